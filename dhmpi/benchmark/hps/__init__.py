@@ -1,0 +1,1 @@
+"""Hyperparameter search problems; each module has a ``Problem`` and a ``run``."""

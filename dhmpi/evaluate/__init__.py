@@ -1,0 +1,1 @@
+"""How a run function is evaluated: in a watched child process, or in the rank itself."""

@@ -1,0 +1,103 @@
+"""What every search is: ask for configurations, tell what came of them.
+
+A search knows nothing of MPI, files or clocks.  The same class runs in the searcher's child process, in the master
+(searches that cost microseconds), in virtual time and in tests.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from dhmpi.trials import Config, Proposal
+
+
+class Search(ABC):
+    """Proposes configurations of a space; objectives are maximised.
+
+    Reproducible: the generator of ask number n is ``numpy.random.default_rng([seed, n])``, so the same seed and the
+    same sequence of calls give the same proposals.
+
+    Parameters
+    ----------
+    seed : int
+        Of every random choice.
+    """
+
+    fits: ClassVar[bool] = True
+    """Whether an ask may fit a model and so take long; such a search runs in a process of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.n_asks = 0
+        self.next_key = 0
+        self.n_told = 0
+
+    def ask(self, n: int, replacing: Iterable[int] = ()) -> list[Proposal]:
+        """Propose up to `n` configurations, none of them told, pending, or twice in the answer.
+
+        Parameters
+        ----------
+        n : int
+            How many, >= 1.
+        replacing : iterable of int
+            Keys of earlier proposals that nobody has started and that these are meant to replace: they do not count as
+            pending in this ask, and may be proposed again.  They stay known until told or dropped.
+
+        Returns
+        -------
+        list of Proposal
+            Shorter than `n` only if the space holds no more.
+        """
+        rng = np.random.default_rng([self.seed, self.n_asks])
+        self.n_asks += 1
+        configs = self._propose(n, frozenset(replacing), rng)
+        first, self.next_key = self.next_key, self.next_key + len(configs)
+        proposals = [Proposal(first + i, config) for i, config in enumerate(configs)]
+        self._pend(proposals)
+        return proposals
+
+    def tell(self, results: Sequence[tuple[int, float | None]]) -> None:
+        """Take what came of proposals: pairs of key and objective, ``None`` for a failed evaluation."""
+        self.n_told += len(results)
+        self._learn(results)
+
+    @abstractmethod
+    def drop(self, keys: Iterable[int]) -> None:
+        """Forget proposals that will never be evaluated; they may be proposed again."""
+
+    @abstractmethod
+    def pending(self) -> list[int]:
+        """Return the keys of the proposals that are neither told nor dropped, in order."""
+
+    def restore(
+        self,
+        finished: Sequence[tuple[int, Config, float | None]],
+        pending: Sequence[tuple[int, Config]],
+        n_asks: int,
+    ) -> None:
+        """Continue an earlier run: its finished trials in the order of their end, its unfinished ones, its asks so far.
+
+        Call it once, on a new search.
+        """
+        self._pend([Proposal(key, config) for key, config, _ in finished])
+        self._pend([Proposal(key, config) for key, config in pending])
+        self.tell([(key, objective) for key, _, objective in finished])
+        keys = [key for key, *_ in (*finished, *pending)]
+        self.next_key = max(keys, default=-1) + 1
+        self.n_asks = n_asks
+
+    @abstractmethod
+    def _propose(self, n: int, replacing: frozenset[int], rng: np.random.Generator) -> list[Config]:
+        """Return up to `n` new configurations."""
+
+    @abstractmethod
+    def _pend(self, proposals: Sequence[Proposal]) -> None:
+        """Remember proposals as pending."""
+
+    @abstractmethod
+    def _learn(self, results: Sequence[tuple[int, float | None]]) -> None:
+        """Move proposals from pending to told."""
