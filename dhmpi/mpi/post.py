@@ -1,0 +1,83 @@
+"""Sending and receiving between ranks, and between roles that share a rank.
+
+Every MPI call of a running search is in this module and in `dhmpi.mpi.world`; errors pass through one wrapper there.
+Sends never block (two ranks with large messages for each other would wait for ever) and receives only take what has
+arrived.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dhmpi.mpi.protocol import Tag
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Message(NamedTuple):
+    """A payload, with who sent it and what kind it is."""
+
+    source: int
+    tag: Tag
+    payload: Any
+
+
+_TAGS = {int(tag): tag for tag in Tag}
+
+
+class Post:
+    """The messages of one rank.
+
+    Parameters
+    ----------
+    comm : MPI.Comm or None
+        Used by nobody else; None in a world of one rank that has no MPI.
+    """
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        from mpi4py import MPI  # here, since processes that must start before MPI import this package's neighbours
+
+        self.rank = comm.Get_rank()
+        self.size = comm.Get_size()
+        self._comm = comm
+        self._any_source = MPI.ANY_SOURCE
+        self._any_tag = MPI.ANY_TAG
+        self._status = MPI.Status()
+        self._test_some = MPI.Request.Testsome
+        self._local: deque[Message] = deque()
+        self._outbox: list[MPI.Request] = []
+
+    def send(self, rank: int, tag: Tag, payload: Any) -> None:
+        """Send without waiting; to the own rank, past MPI."""
+        if rank == self.rank:
+            self._local.append(Message(rank, tag, payload))
+            return
+        self._outbox.append(self._comm.isend(payload, rank, tag))
+        if len(self._outbox) > 64:
+            self._prune()
+
+    def receive(self) -> Message | None:
+        """Return the next message that has arrived, or None."""
+        if self._local:
+            return self._local.popleft()
+        if self.size == 1:
+            return None
+        status = self._status
+        arrived = self._comm.improbe(self._any_source, self._any_tag, status)
+        if arrived is None:
+            if self._outbox:
+                self._prune()
+            return None
+        source, tag = status.Get_source(), _TAGS[status.Get_tag()]
+        return Message(source, tag, arrived.recv())
+
+    @property
+    def unsent(self) -> int:
+        """Messages whose sending is not complete."""
+        self._prune()
+        return len(self._outbox)
+
+    def _prune(self) -> None:
+        self._outbox = [request for request in self._outbox if not request.Test()]

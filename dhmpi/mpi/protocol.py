@@ -1,0 +1,126 @@
+"""What ranks say to each other: one tag per kind of message, and the payload of each.
+
+Ids and attempts are data, never tags.  A message may carry several trials or outcomes.  Payloads are named tuples,
+because they pickle in a fraction of the time of a frozen dataclass.  No mpi4py here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from dhmpi.trials import Outcome, Proposal, Trial
+
+
+class Tag(IntEnum):
+    """Who says what to whom."""
+
+    # master -> evaluator
+    WORK = 1
+    # evaluator -> master
+    READY = 11
+    REFUSED = 12
+    REPORT = 13
+    # master -> searcher
+    BEGIN = 21
+    NEWS = 22
+    # searcher -> master
+    PROBLEM = 31
+    PROPOSED = 32
+    # anybody -> master
+    ALIVE = 41
+    # master -> everybody
+    STOP = 51
+
+
+class Work(NamedTuple):
+    """Tag WORK: what an evaluator should do, and what it may forget."""
+
+    trials: Sequence[Trial] = ()
+    acknowledged: Sequence[int] = ()
+    """Trials whose outcome is in the journal."""
+    recalled: Sequence[int] = ()
+    """Placed trials that should come back if they have not been started."""
+    cancelled: Sequence[int] = ()
+    """Trials whose outcome nobody wants any more."""
+
+
+class Ready(NamedTuple):
+    """Tag READY: an evaluator has loaded the run function."""
+
+    host: str
+    seconds: float
+
+
+class Refused(NamedTuple):
+    """Tags REFUSED and PROBLEM: the user's problem or run function cannot be used; one sentence."""
+
+    reason: str
+
+
+class Report(NamedTuple):
+    """Tag REPORT: outcomes of an evaluator, and placed trials that it gives back."""
+
+    outcomes: Sequence[Outcome] = ()
+    returned: Sequence[int] = ()
+
+
+class Alive(NamedTuple):
+    """Tag ALIVE: a sign of life; an evaluator names the trial it is running."""
+
+    trial: int | None = None
+
+
+class Begin(NamedTuple):
+    """Tag BEGIN: what the searcher needs to build its search, and what an earlier launch has left."""
+
+    spec: dict[str, Any]
+    log: str
+    """File that takes what the search's process prints."""
+    finished: Sequence[tuple[int, dict[str, Any], float | None]] = ()
+    unfinished: Sequence[tuple[int, dict[str, Any]]] = ()
+    n_asks: int = 0
+
+
+class ProblemInfo(NamedTuple):
+    """Tag PROBLEM: what the searcher learnt of the problem when it loaded it."""
+
+    hyperparameters: Sequence[str]
+    fingerprint: str
+    size: int | None
+    """Number of distinct configurations, None if infinite."""
+
+
+class News(NamedTuple):
+    """Tag NEWS: what has happened to the searcher's proposals since the last news."""
+
+    told: Sequence[tuple[int, float | None]] = ()
+    """Key and objective of finished trials, None for a failed one."""
+    started: Sequence[int] = ()
+    """Keys that left the ahead queue for an evaluator."""
+    dropped: Sequence[int] = ()
+    """Keys that will never be evaluated."""
+    n_evaluators: int = 0
+    n_wanted: int = 0
+    """Trials that may still be started within the budget."""
+
+
+class Proposed(NamedTuple):
+    """Tag PROPOSED: the answer of the search to one ask."""
+
+    ask: int
+    n_told: int
+    pending: Sequence[int]
+    proposals: Sequence[Proposal]
+    replacing: Sequence[int] = ()
+    """Keys of proposals still ahead that these replace."""
+    exhausted: bool = False
+    """Whether the space holds no other configuration."""
+    seconds: float = 0.0
+
+
+class Stop(NamedTuple):
+    """Tag STOP: the run is over."""
+
+    reason: str = ""

@@ -1,0 +1,46 @@
+"""The one polite wait: nobody spins.
+
+A blocking receive burns a whole core in Open MPI and MPICH, with all their yield options.  Here a rank looks, sleeps,
+and looks again; the sleep grows with the time waited so far, so that waiting costs next to nothing and adds at most a
+few percent to any wait.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Sequence
+
+SHORTEST = 2e-5
+LONGEST = 1e-2
+FRACTION = 0.05
+"""A sleep lasts this part of the time waited so far, between SHORTEST and LONGEST seconds."""
+
+
+class Wait:
+    """Sleeps between looks.
+
+    Parameters
+    ----------
+    clock : callable, default time.monotonic
+    sleep : callable, default time.sleep
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._since = clock()
+
+    def restart(self) -> None:
+        """Note that something happened: the next sleep is short again."""
+        self._since = self._clock()
+
+    def sleep(self, fds: Sequence[int] = ()) -> None:
+        """Sleep a little; wake at once when one of the file descriptors can be read."""
+        seconds = min(LONGEST, max(SHORTEST, FRACTION * (self._clock() - self._since)))
+        if fds:
+            select.select(fds, (), (), seconds)
+        else:
+            self._sleep(seconds)

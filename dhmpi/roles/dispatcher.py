@@ -1,0 +1,513 @@
+"""Who gets which trial, and what to do with an outcome, a loss, a silence or a spent budget.
+
+The dispatcher decides and transports nothing: it knows neither MPI nor a clock nor a file.  Calls come in with the time
+as an argument; what should be sent, written and told collects in `work`, `events` and the news until the caller takes
+it.  The very same object runs under the master, in virtual time, and in tests.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dhmpi.budget import Budget, Limits, objective_for_search
+from dhmpi.mpi.protocol import News, Proposed, Work
+from dhmpi.trials import Config, Outcome, Status, Trial
+
+SHORT = 0.5
+"""Seconds; longer evaluations get nothing placed in advance: the wait for the next trial does not show."""
+ROUND_TRIP = 0.010
+"""Seconds of work placed in advance with an evaluator, so that it never waits for an answer."""
+MOST_PLACED = 16
+
+
+@dataclass
+class _Evaluator:
+    host: str
+    queue: deque[int] = field(default_factory=deque)
+    """Trials it holds, in order: the first is running, the others are placed."""
+    seen: float = 0.0
+    since: float = 0.0
+    """When the first of the queue became the first."""
+    silent: bool = False
+    recalled: bool = False
+
+
+class _Orders:
+    """A `Work` message in the making."""
+
+    __slots__ = ("acknowledged", "cancelled", "recalled", "trials")
+
+    def __init__(self) -> None:
+        self.trials: list[Trial] = []
+        self.acknowledged: list[int] = []
+        self.recalled: list[int] = []
+        self.cancelled: list[int] = []
+
+
+class Dispatcher:
+    """Hands trials to evaluators within a budget.
+
+    Distinct trials that are finished, running, placed or waiting for another try never exceed ``limits.max_evals``.
+    The first outcome of a trial counts, whoever sends it.
+
+    Parameters
+    ----------
+    limits : Limits
+    silence : float or None, default 90
+        Seconds without a sign of life after which an evaluator gets no new work and its trials go elsewhere; None
+        where evaluators cannot give signs of life while they evaluate.
+
+    Attributes
+    ----------
+    budget : Budget
+    stopping : str or None
+        Why nothing new is started any more.
+    """
+
+    def __init__(self, limits: Limits, silence: float | None = 90.0) -> None:
+        self.limits = limits
+        self.budget = Budget(limits)
+        self.silence = silence
+        self.stopping: str | None = None
+        self.exhausted = False
+        self.n_started = 0
+        self.n_retried = 0
+        self._ahead: deque[tuple[int, Config]] = deque()
+        self._waiting: deque[Trial] = deque()  # to be tried again; before everything that is ahead
+        self._open: dict[int, Trial] = {}  # given to an evaluator
+        self._holder: dict[int, int] = {}  # trial -> the rank it was last given to
+        self._losses: Counter[int] = Counter()
+        self._evaluators: dict[int, _Evaluator] = {}
+        self._idle: dict[int, None] = {}  # ranks that hold nothing, first come first
+        self._n_silent = 0
+        self._roomy: dict[int, None] = {}  # busy ranks with room for a placed trial
+        self._depth = 0
+        self._durations: deque[float] = deque(maxlen=101)
+        self._n_durations = 0
+        self._recent: dict[int, Config] = {}  # key -> configuration of those started last
+        self._work: dict[int, _Orders] = {}
+        self._events: list[dict[str, Any]] = []
+        self._outcomes: list[tuple[Outcome, Trial]] = []
+        self._told: list[tuple[int, float | None]] = []
+        self._started_keys: list[int] = []
+        self._dropped: list[int] = []
+
+    # -- what a caller reads -------------------------------------------------------------------------------------------
+
+    @property
+    def n_running(self) -> int:
+        """Evaluators that hold at least one trial."""
+        return sum(1 for evaluator in self._evaluators.values() if evaluator.queue and not evaluator.silent)
+
+    @property
+    def n_ahead(self) -> int:
+        return len(self._ahead)
+
+    @property
+    def n_evaluators(self) -> int:
+        """Evaluators that may get work."""
+        return len(self._evaluators) - self._n_silent
+
+    @property
+    def n_wanted(self) -> int:
+        """Trials that may still be started."""
+        return 0 if self.stopping else self.limits.max_evals - self.n_started
+
+    @property
+    def in_flight(self) -> list[Trial]:
+        """Trials given to an evaluator, or waiting to be given out again, in the order of their ids."""
+        return sorted([*self._open.values(), *self._waiting])
+
+    @property
+    def median_duration(self) -> float | None:
+        """Seconds, of the last hundred evaluations."""
+        return statistics.median(self._durations) if self._durations else None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is running and nothing more will be started."""
+        return self.stopping is not None and not self._open
+
+    def take_work(self) -> list[tuple[int, Work]]:
+        """Return the messages for evaluators that have collected, and forget them."""
+        work = [
+            (rank, Work(orders.trials, orders.acknowledged, orders.recalled, orders.cancelled))
+            for rank, orders in self._work.items()
+        ]
+        self._work = {}
+        return work
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """Return the journal's new lines, to be written before the messages are sent."""
+        events, self._events = self._events, []
+        return events
+
+    def take_outcomes(self) -> list[tuple[Outcome, Trial]]:
+        """Return the trials that have finished, in order."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def take_news(self) -> News | None:
+        """Return what the searcher should know, or None if there is nothing new."""
+        if not (self._told or self._started_keys or self._dropped):
+            return None
+        news = News(self._told, self._started_keys, self._dropped, self.n_evaluators, self.n_wanted)
+        self._told, self._started_keys, self._dropped = [], [], []
+        return news
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def restore(self, finished: Iterable[tuple[Outcome, Trial]], unfinished: Iterable[Trial]) -> None:
+        """Continue an earlier launch, before anything else happens; unfinished trials are tried first."""
+        for outcome, trial in finished:
+            self.budget.record(outcome, trial.config)
+            self.n_started = max(self.n_started, trial.id + 1)
+        for trial in unfinished:
+            self._waiting.append(trial._replace(attempt=trial.attempt + 1))
+            self.n_started = max(self.n_started, trial.id + 1)
+        self._check_budget(0.0)
+
+    def join(self, rank: int, host: str, now: float) -> None:
+        """Take in an evaluator that is ready for work."""
+        self._evaluators[rank] = _Evaluator(host, seen=now, since=now)
+        self._idle[rank] = None
+        self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
+        self._assign(now)
+
+    def leave(self, rank: int, now: float, reason: str) -> None:
+        """Give up an evaluator; what it held goes elsewhere."""
+        evaluator = self._evaluators.pop(rank, None)
+        if evaluator is None:
+            return
+        self._n_silent -= evaluator.silent
+        self._idle.pop(rank, None)
+        self._roomy.pop(rank, None)
+        self._work.pop(rank, None)
+        self._events.append({"e": "left", "t": now, "rank": rank, "reason": reason})
+        self._take_back(rank, evaluator, now, reason)
+        self._assign(now)
+
+    def propose(self, proposed: Proposed, now: float) -> None:
+        """Put proposals ahead, in the place of those they replace."""
+        self._events.append(
+            {
+                "e": "asked",
+                "t": now,
+                "ask": proposed.ask,
+                "n": len(proposed.proposals),
+                "told": proposed.n_told,
+                "pending": ranges(proposed.pending),
+                "replacing": ranges(proposed.replacing),
+                "seconds": round(proposed.seconds, 4),
+            }
+        )
+        proposals: Iterable[tuple[int, Config]] = proposed.proposals
+        if proposed.replacing:
+            replacing = set(proposed.replacing)
+            replaced = [key for key, _ in self._ahead if key in replacing]
+            self._dropped += replaced
+            self._ahead = deque(item for item in self._ahead if item[0] not in replacing)
+            # Some were started while the search was thinking: what equals one of them is not proposed a second time.
+            raced = [self._recent[key] for key in replacing.difference(replaced) if key in self._recent]
+            if raced:
+                self._dropped += [key for key, config in proposals if config in raced]
+                proposals = [(key, config) for key, config in proposals if config not in raced]
+        self._ahead.extend(proposals)
+        self.exhausted = proposed.exhausted
+        self._assign(now)
+        self._check_exhausted(now)
+
+    def report(self, rank: int, outcomes: Sequence[Outcome], now: float) -> None:
+        """Take outcomes from an evaluator."""
+        evaluator = self._hear(rank, now)
+        orders = self._orders(rank)
+        for outcome in outcomes:
+            orders.acknowledged.append(outcome.trial)
+            if evaluator is not None:
+                self._unqueue(rank, evaluator, outcome.trial, now)
+            trial = self._open.pop(outcome.trial, None)
+            if trial is None:
+                trial = self._reclaim(outcome.trial)
+                if trial is None:
+                    continue  # a late answer; another came first
+            else:
+                self._relieve(outcome.trial, rank, now)
+            if outcome.status is Status.CANCELLED:
+                self._cancelled(outcome, trial, now)
+            else:
+                self._finish(outcome, trial, now)
+        self._check_budget(now)
+        self._assign(now)
+        self._check_exhausted(now)
+
+    def returned(self, rank: int, ids: Iterable[int], now: float) -> None:
+        """Take back placed trials that an evaluator has not started."""
+        evaluator = self._hear(rank, now)
+        for id_ in ids:
+            if evaluator is not None:
+                self._unqueue(rank, evaluator, id_, now)
+            if self._holder.get(id_) == rank and (trial := self._open.pop(id_, None)):
+                del self._holder[id_]
+                self._waiting.append(trial)
+                self._events.append({"e": "returned", "t": now, "trial": id_, "rank": rank})
+        self._assign(now)
+
+    def alive(self, rank: int, now: float) -> None:
+        """Note a sign of life."""
+        self._hear(rank, now)
+
+    def tick(self, now: float) -> None:
+        """Look for silent evaluators and for placed trials that idle ones could start; call it about once a second."""
+        if self.silence is not None:
+            for rank, evaluator in self._evaluators.items():
+                if not evaluator.silent and now - evaluator.seen > self.silence:
+                    self._silence(rank, evaluator, now)
+        self._assign(now)
+        if self._idle and not self._waiting and (self.n_wanted == 0 or not self._ahead):
+            self._recall(now)
+
+    def stop(self, reason: str, now: float, cancel: bool = False) -> None:
+        """Start nothing more; with `cancel`, also end what is running."""
+        if self.stopping is None:
+            self.stopping = reason
+            self._events.append({"e": "stopping", "t": now, "reason": reason})
+            self._dropped += [key for key, _ in self._ahead]
+            self._ahead.clear()
+        if cancel:
+            for rank, evaluator in self._evaluators.items():
+                self._orders(rank).cancelled += evaluator.queue
+
+    # -- how -----------------------------------------------------------------------------------------------------------
+
+    def _orders(self, rank: int) -> _Orders:
+        orders = self._work.get(rank)
+        if orders is None:
+            orders = self._work[rank] = _Orders()
+        return orders
+
+    def _hear(self, rank: int, now: float) -> _Evaluator | None:
+        evaluator = self._evaluators.get(rank)
+        if evaluator is not None:
+            evaluator.seen = now
+            if evaluator.silent:
+                self._welcome_back(rank, evaluator, now)
+        return evaluator
+
+    def _unqueue(self, rank: int, evaluator: _Evaluator, id_: int, now: float) -> None:
+        queue = evaluator.queue
+        if queue and queue[0] == id_:
+            queue.popleft()
+            evaluator.since = now
+        elif id_ in queue:
+            queue.remove(id_)
+        if not queue:
+            evaluator.recalled = False
+            self._roomy.pop(rank, None)
+            self._idle[rank] = None
+        elif len(queue) <= self._depth:
+            self._roomy[rank] = None
+
+    def _relieve(self, id_: int, rank: int, now: float) -> None:
+        """Tell the evaluator that still holds a finished trial to leave it."""
+        holder = self._holder.pop(id_)
+        if holder != rank and holder in self._evaluators:
+            self._orders(holder).cancelled.append(id_)
+            self._unqueue(holder, self._evaluators[holder], id_, now)
+
+    def _reclaim(self, id_: int) -> Trial | None:
+        """Return a trial that was waiting for another try, or None."""
+        for trial in self._waiting:
+            if trial.id == id_:
+                self._waiting.remove(trial)
+                return trial
+        return None
+
+    def _finish(self, outcome: Outcome, trial: Trial, now: float) -> None:
+        self._losses.pop(trial.id, None)
+        self.budget.record(outcome, trial.config)
+        self._events.append(finished_event(outcome, now))
+        self._outcomes.append((outcome, trial))
+        self._told.append((trial.key, objective_for_search(outcome)))
+        if outcome.elapsed > 0:
+            self._durations.append(outcome.elapsed)
+            self._n_durations += 1
+            if self._n_durations % 32 == 0 or self._n_durations < 8:
+                self._set_depth()
+
+    def _cancelled(self, outcome: Outcome, trial: Trial, now: float) -> None:
+        self._events.append({"e": "cancelled", "t": now, "trial": trial.id, "rank": outcome.rank})
+
+    def _check_budget(self, now: float) -> None:
+        if self.stopping is None and (reason := self.budget.spent()):
+            self.stop(reason, now, cancel=True)
+
+    def _check_exhausted(self, now: float) -> None:
+        if self.exhausted and not (self._ahead or self._waiting or self._open or self.stopping):
+            self.stop(f"the space is exhausted: all its {self.budget.n_finished} configurations are evaluated", now)
+
+    def _next(self) -> Trial | None:
+        if self.stopping is not None:
+            return None
+        if self._waiting:
+            return self._waiting.popleft()
+        if not self._ahead or self.n_started >= self.limits.max_evals:
+            return None
+        key, config = self._ahead.popleft()
+        trial = Trial(self.n_started, key, config)
+        self.n_started += 1
+        self._started_keys.append(key)
+        recent = self._recent
+        recent[key] = config
+        if len(recent) > 4096 + 4 * len(self._evaluators):
+            del recent[next(iter(recent))]
+        return trial
+
+    def _assign(self, now: float) -> None:
+        """Give an idle evaluator a trial at once, and place trials with busy ones where evaluations are short."""
+        idle = self._idle
+        while idle and (trial := self._next()):
+            rank = next(iter(idle))
+            del idle[rank]
+            evaluator = self._evaluators[rank]
+            evaluator.since = now
+            self._give(rank, evaluator, trial, now)
+            if self._depth:
+                self._roomy[rank] = None
+        if idle or not self._depth:
+            return
+        if self.limits.max_evals - self.n_started < 2 * len(self._evaluators):
+            self._depth = 0  # near the end nothing is placed, so that nobody waits for a neighbour's queue
+            self._roomy.clear()
+            return
+        while self._roomy:
+            rank = next(iter(self._roomy))
+            evaluator = self._evaluators[rank]
+            while len(evaluator.queue) <= self._depth:
+                trial = self._next()
+                if trial is None:
+                    return
+                self._give(rank, evaluator, trial, now)
+            del self._roomy[rank]
+
+    def _give(self, rank: int, evaluator: _Evaluator, trial: Trial, now: float) -> None:
+        evaluator.queue.append(trial.id)
+        self._open[trial.id] = trial
+        self._holder[trial.id] = rank
+        self._orders(rank).trials.append(trial)
+        self._events.append(
+            {
+                "e": "placed",
+                "t": now,
+                "trial": trial.id,
+                "attempt": trial.attempt,
+                "rank": rank,
+                "key": trial.key,
+                "config": trial.config,
+            }
+        )
+
+    def _set_depth(self) -> None:
+        median = statistics.median(self._durations)
+        depth = 0 if median > SHORT else min(MOST_PLACED, max(1, round(ROUND_TRIP / median)))
+        if depth > self._depth:
+            for rank, evaluator in self._evaluators.items():
+                if 0 < len(evaluator.queue) <= depth and not evaluator.silent:
+                    self._roomy[rank] = None
+        self._depth = depth
+
+    def _recall(self, now: float) -> None:
+        patience = max(0.05, 2 * (self.median_duration or 0.0))
+        for rank, evaluator in self._evaluators.items():
+            if len(evaluator.queue) > 1 and not evaluator.recalled and now - evaluator.since > patience:
+                evaluator.recalled = True
+                self._orders(rank).recalled += list(evaluator.queue)[1:]
+
+    def _silence(self, rank: int, evaluator: _Evaluator, now: float) -> None:
+        evaluator.silent = True
+        self._n_silent += 1
+        self._idle.pop(rank, None)
+        self._roomy.pop(rank, None)
+        self._events.append({"e": "silent", "t": now, "rank": rank, "seconds": round(now - evaluator.seen, 1)})
+        self._take_back(rank, evaluator, now, f"rank {rank} was silent for {now - evaluator.seen:.0f} s")
+
+    def _welcome_back(self, rank: int, evaluator: _Evaluator, now: float) -> None:
+        """Let a rank that was silent keep what nobody else has started, and leave the rest."""
+        evaluator.silent = False
+        self._n_silent -= 1
+        self._events.append({"e": "heard", "t": now, "rank": rank})
+        kept: deque[int] = deque()
+        for id_ in evaluator.queue:
+            trial = self._reclaim(id_)
+            if trial is not None:
+                self._open[id_], self._holder[id_] = trial, rank
+                kept.append(id_)
+            else:
+                self._orders(rank).cancelled.append(id_)
+        evaluator.queue = kept
+        evaluator.since = now
+        if not kept:
+            self._idle[rank] = None
+
+    def _take_back(self, rank: int, evaluator: _Evaluator, now: float, reason: str) -> None:
+        """Have the trials of a lost evaluator tried again; only what was running there is blamed."""
+        for position, id_ in enumerate(evaluator.queue):
+            if self._holder.get(id_) != rank:
+                continue
+            trial = self._open.pop(id_)
+            del self._holder[id_]
+            ran = position == 0
+            if ran:
+                self._losses[id_] += 1
+            if self._losses[id_] > self.limits.retries:
+                reason = f"given up after {self._losses[id_]} lost evaluators, the last: {reason}"
+                self._finish(
+                    Outcome(id_, trial.attempt, Status.LOST, None, rank=rank, host=evaluator.host, reason=reason),
+                    trial,
+                    now,
+                )
+                self._check_budget(now)
+                continue
+            self._events.append({"e": "lost", "t": now, "trial": id_, "rank": rank, "ran": ran, "reason": reason})
+            self.n_retried += 1
+            self._waiting.append(trial._replace(attempt=trial.attempt + ran))
+
+
+def finished_event(outcome: Outcome, now: float) -> dict[str, Any]:
+    """Return an outcome as a line of the journal."""
+    event: dict[str, Any] = {
+        "e": "finished",
+        "t": now,
+        "trial": outcome.trial,
+        "attempt": outcome.attempt,
+        "status": outcome.status.value,
+        "objective": outcome.objective,
+        "rank": outcome.rank,
+        "host": outcome.host,
+        "start": outcome.start,
+        "end": outcome.end,
+        "elapsed": outcome.elapsed,
+    }
+    if outcome.metrics:
+        event["metrics"] = outcome.metrics
+    if outcome.reason:
+        event["reason"] = outcome.reason
+    return event
+
+
+def ranges(numbers: Iterable[int]) -> list[list[int]]:
+    """Return sorted integers as inclusive ranges, which keeps long lists of neighbours short.
+
+    >>> ranges([3, 1, 2, 7])
+    [[1, 3], [7, 7]]
+    """
+    result: list[list[int]] = []
+    for number in sorted(numbers):
+        if result and number == result[-1][1] + 1:
+            result[-1][1] = number
+        else:
+            result.append([number, number])
+    return result

@@ -1,0 +1,105 @@
+"""When to ask the search for more, for how many, and which of its proposals to replace.
+
+Pure arithmetic with the time as an argument, so that the searcher and the virtual-time driver decide alike.  The aim: an
+idle evaluator finds a trial ahead at the master, made with as much knowledge as possible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from dhmpi.mpi.protocol import News
+
+LATENCY = 0.05
+"""Seconds from a request to proposals at the master, besides the time of the ask itself."""
+MOST_PER_ASK = 4096
+RATE_WINDOW = 0.02
+RATE_MEMORY = 2.0
+"""Seconds: how long a rate is measured, and how fast an older one is forgotten."""
+
+
+class Ask(NamedTuple):
+    """A question for the search."""
+
+    n: int
+    replacing: tuple[int, ...]
+
+
+class Supply:
+    """Keeps as many trials ahead as evaluators will want before the next answer of the search.
+
+    Parameters
+    ----------
+    n_wanted : int
+        Trials that the budget still allows.
+    """
+
+    def __init__(self, n_wanted: int) -> None:
+        self.n_evaluators = 1
+        self.n_wanted = n_wanted
+        self.exhausted = False
+        self._ahead: dict[int, bool] = {}  # key -> whether newer knowledge would change it
+        self._told = 0
+        self._told_at_ask = 0
+        self._ask_seconds = 0.0
+        self._rate = 0.0  # trials started per second
+        self._started = 0
+        self._window = 0.0  # when the counting of _started began
+
+    @property
+    def n_ahead(self) -> int:
+        return len(self._ahead)
+
+    def hear(self, news: News, now: float) -> None:
+        """Take in what happened at the master."""
+        for keys in (news.started, news.dropped):
+            for key in keys:
+                self._ahead.pop(key, None)
+        self._told += len(news.told)
+        self.n_evaluators = max(1, news.n_evaluators)
+        self.n_wanted = news.n_wanted
+        if news.dropped:
+            self.exhausted = False  # what was dropped may be proposed again
+        self._started += len(news.started)
+        elapsed = now - self._window
+        if elapsed >= RATE_WINDOW:
+            weight = 1 - math.exp(-elapsed / RATE_MEMORY)
+            self._rate += weight * (self._started / elapsed - self._rate)
+            self._started, self._window = 0, now
+
+    def next_ask(self) -> Ask | None:
+        """Return what to ask the search now, or None if the supply will do."""
+        if self.exhausted:
+            return None
+        used_meanwhile = math.ceil(self._rate * (1.5 * self._ask_seconds + LATENCY))
+        target = min(self.n_wanted, max(self.n_evaluators, 2 * used_meanwhile), MOST_PER_ASK)
+        if self._told - self._told_at_ask >= max(1, self._told // 50):
+            # Those that will be started before the answer is here stay; newer knowledge replaces the others.
+            stale = tuple(key for key in list(self._ahead)[used_meanwhile:] if self._ahead[key])
+        else:
+            stale = ()
+        n = target - len(self._ahead) + len(stale)
+        if n <= 0 or (not stale and 2 * len(self._ahead) >= target):
+            return None
+        return Ask(n, stale)
+
+    def asked(self) -> None:
+        """Note that the search has begun to think."""
+        self._told_at_ask = self._told
+
+    def answered(self, ask: Ask, keys: Iterable[int], informed: bool, seconds: float) -> None:
+        """Note the answer of the search.
+
+        Parameters
+        ----------
+        informed : bool
+            Whether the proposals depend on what the search was told, so that later ones may be better.
+        seconds : float
+            How long the search took.
+        """
+        before = len(self._ahead)
+        self._ahead.update(dict.fromkeys(keys, informed))
+        self.exhausted = len(self._ahead) - before < ask.n
+        self._ask_seconds += 0.3 * (seconds - self._ask_seconds)
