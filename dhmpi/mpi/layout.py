@@ -136,8 +136,8 @@ def plan(
     if not groups:
         smallest = 1 if k == 1 else k + 1
         raise LayoutError(
-            f"{n} rank{'s' * (n > 1)} in job mode {job_mode} leave no evaluator of {k} rank{'s' * (k > 1)}: start at least "
-            f"{smallest}, or use --job-mode compact"
+            f"{n} rank{'s' * (n > 1)} in job mode {job_mode} leave no evaluator of {k} rank{'s' * (k > 1)}: start "
+            f"at least {smallest}, or use --job-mode compact"
         )
     _check_evals_per_node(free, by_host, reserved, k, evals_per_node)
     used = {rank for group in groups for rank in group} | {0}
@@ -163,8 +163,8 @@ def _check_evals_per_node(
     for name, ranks in by_host.items():
         if reserved.isdisjoint(ranks) and len(ranks) // k != wanted:
             raise LayoutError(
-                f"--num-evals-per-node {wanted} needs {wanted * k} ranks on each node, but {name} has {len(ranks)}: give the "
-                f"launcher {wanted * k} ranks per node"
+                f"--num-evals-per-node {wanted} needs {wanted * k} ranks on each node, but {name} has {len(ranks)}: give "
+                f"the launcher {wanted * k} ranks per node"
             )
         if len(free[name]) // k > wanted:
             raise LayoutError(

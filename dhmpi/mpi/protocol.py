@@ -17,7 +17,8 @@ class Tag(IntEnum):
     """Who says what to whom."""
 
     # master -> evaluator
-    WORK = 1
+    SETUP = 1
+    WORK = 2
     # evaluator -> master
     READY = 11
     REFUSED = 12
@@ -32,6 +33,14 @@ class Tag(IntEnum):
     ALIVE = 41
     # master -> everybody
     STOP = 51
+
+
+class Setup(NamedTuple):
+    """Tag SETUP: what an evaluator must know of the run before it loads the function."""
+
+    run_id: str
+    directory: str
+    seed: int
 
 
 class Work(NamedTuple):

@@ -93,8 +93,8 @@ def start(plan: Callable[[tuple[str, ...]], Layout]) -> World:
     expected = launcher_size()
     if expected is not None and expected > 1 and world.Get_size() == 1:
         raise DhmpiError(
-            f"the launcher started {expected} processes, but each of them is an MPI world of its own: mpiexec and mpi4py "
-            f"belong to different MPI libraries (mpi4py uses {_library(MPI)}); start with `python -m dhmpi.launch`"
+            f"the launcher started {expected} processes, but each of them is an MPI world of its own: mpiexec and "
+            f"mpi4py belong to different MPI libraries (mpi4py uses {_library(MPI)}); start with `python -m dhmpi.launch`"
         )
     # Only this module and the post use it, and user code may use COMM_WORLD as it likes.
     comm = world.Dup()

@@ -115,7 +115,7 @@ class Dispatcher:
     @property
     def n_wanted(self) -> int:
         """Trials that may still be started."""
-        return 0 if self.stopping else self.limits.max_evals - self.n_started
+        return 0 if self.stopping else max(0, self.limits.max_evals - self.n_started)
 
     @property
     def in_flight(self) -> list[Trial]:
@@ -126,6 +126,10 @@ class Dispatcher:
     def median_duration(self) -> float | None:
         """Seconds, of the last hundred evaluations."""
         return statistics.median(self._durations) if self._durations else None
+
+    def running_seconds(self, now: float) -> float:
+        """Return how long what is running now has been running, all evaluators together."""
+        return sum(max(0.0, now - evaluator.since) for evaluator in self._evaluators.values() if evaluator.queue)
 
     @property
     def over(self) -> bool:
@@ -167,8 +171,9 @@ class Dispatcher:
             self.budget.record(outcome, trial.config)
             self.n_started = max(self.n_started, trial.id + 1)
         for trial in unfinished:
-            self._waiting.append(trial._replace(attempt=trial.attempt + 1))
             self.n_started = max(self.n_started, trial.id + 1)
+            if self.budget.n_finished + len(self._waiting) < self.limits.max_evals:  # it may be smaller than before
+                self._waiting.append(trial._replace(attempt=trial.attempt + 1))
         self._check_budget(0.0)
 
     def join(self, rank: int, host: str, now: float) -> None:

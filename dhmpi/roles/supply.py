@@ -1,7 +1,7 @@
 """When to ask the search for more, for how many, and which of its proposals to replace.
 
-Pure arithmetic with the time as an argument, so that the searcher and the virtual-time driver decide alike.  The aim: an
-idle evaluator finds a trial ahead at the master, made with as much knowledge as possible.
+Pure arithmetic with the time as an argument, so that the searcher and the virtual-time driver decide alike.  The aim:
+an idle evaluator finds a trial ahead at the master, made with as much knowledge as possible.
 """
 
 from __future__ import annotations

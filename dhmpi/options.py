@@ -1,0 +1,362 @@
+"""What a user may ask for: frozen dataclasses whose field help is the text of ``--help``.
+
+Nothing heavy is imported here, so that ``--help`` and a wrong option answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
+
+from dhmpi import __version__
+from dhmpi.errors import OptionError
+from dhmpi.mpi.layout import JOB_MODES
+
+EVALUATORS = ("process", "inline")
+SURROGATES = ("auto", "RF", "ET", "GBRT", "GP", "DUMMY")
+LIARS = ("cl_min", "cl_mean", "cl_max")
+ACQUISITIONS = ("UCB", "LCB", "EI", "PI", "gp_hedge")
+TASK_DIRS = ("all", "failed", "none")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+Options = TypeVar("Options", bound="SearchOptions")
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002  the word argparse uses
+    group: str,
+    type: Callable[[str], Any] = str,  # noqa: A002
+    choices: Sequence[str] | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """Return a dataclass field that is an option of the command line."""
+    return field(
+        default=default,
+        metadata={"help": help, "group": group, "type": type, "choices": choices, "metavar": metavar},
+    )
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options of every search."""
+
+    problem: str = option(
+        "", "package.module.name of the problem, or a .py file that defines Problem", "what to search", metavar="NAME"
+    )
+    run: str = option(
+        "", "package.module.name of the function to maximise, or a .py file that defines run", "what to search",
+        metavar="NAME",
+    )  # fmt: skip
+    seed: int | None = option(
+        None, "of every random choice; by default drawn, and recorded in run.json", "what to search", int, metavar="N"
+    )
+
+    max_evals: int = option(
+        1_000_000, "evaluations to start, exactly; failed ones count", "when to stop", int, metavar="N"
+    )
+    eval_timeout_minutes: float | None = option(
+        None, "an evaluation that takes longer is killed; may be a fraction", "when to stop", float, metavar="MINUTES"
+    )
+    time_limit_minutes: float | None = option(
+        None, "the run drains in time to end by then; may be a fraction", "when to stop", float, metavar="MINUTES"
+    )
+    target: float | None = option(None, "stop once an objective is at least this", "when to stop", float, metavar="Y")
+    patience: int | None = option(
+        None, "stop after N evaluations without a better objective", "when to stop", int, metavar="N"
+    )
+    max_failures: int | None = option(
+        None,
+        "stop after N failed evaluations in all; by default only when the first 50 all failed",
+        "when to stop",
+        int,
+        metavar="N",
+    )
+    retries: int = option(
+        2,
+        "how often a trial whose evaluator was lost is given out again; a failed evaluation is not repeated",
+        "when to stop",
+        int,
+        metavar="N",
+    )
+
+    log_dir: str | None = option(
+        None,
+        "run directory; by default dhmpi-runs/<workflow>/<name>_<8 hex digits>",
+        "where results go",
+        metavar="DIRECTORY",
+    )
+    name: str = option("", "of the run in the default run directory; by default the search's", "where results go")
+    workflow: str = option("default", "groups runs in the default run directory", "where results go")
+    resume: bool = option(
+        False, "continue the run in --log-dir, or start it there if there is none yet", "where results go"
+    )
+    task_dirs: str = option(
+        "all",
+        "which evaluations keep their working directory task<N>_<id> and output",
+        "where results go",
+        choices=TASK_DIRS,
+    )
+    log_level: str = option("info", "of dhmpi.log", "where results go", choices=LOG_LEVELS)
+
+    evaluator: str = option(
+        "process",
+        "process: in a watched child process; inline: in the rank itself, for functions of microseconds, "
+        "without time or memory limits",
+        "how to evaluate",
+        choices=EVALUATORS,
+    )
+    job_mode: str = option(
+        "compact",
+        "compact: master and searcher take a rank each; serial: the master has the first node to itself; "
+        "mpi: the searcher lives with the master",
+        "how to evaluate",
+        choices=JOB_MODES,
+    )
+    node_packing_count: int | None = option(
+        None,
+        "in job mode serial, the searcher takes 1/N of a node; by default one rank",
+        "how to evaluate",
+        int,
+        metavar="N",
+    )
+    num_evals_per_node: int | None = option(
+        None, "evaluators expected on each node; checked against the launcher's ranks", "how to evaluate", int,
+        metavar="N",
+    )  # fmt: skip
+    num_threads_per_rank: int | None = option(
+        None,
+        "threads of an evaluation (OMP_NUM_THREADS and its kin); by default the cores a rank may use",
+        "how to evaluate",
+        int,
+        metavar="N",
+    )
+    max_rss: float | None = option(
+        None, "MB; an evaluation whose processes use more is killed", "how to evaluate", float, metavar="MB"
+    )
+    recycle_rss: float | None = option(
+        None,
+        "MB; the evaluating process is replaced between evaluations when it has grown beyond",
+        "how to evaluate",
+        float,
+        metavar="MB",
+    )
+
+    @property
+    def eval_timeout(self) -> float | None:
+        """Seconds, None without a limit."""
+        return None if self.eval_timeout_minutes is None else 60 * self.eval_timeout_minutes
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds, None without a limit."""
+        return None if self.time_limit_minutes is None else 60 * self.time_limit_minutes
+
+    def check(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises
+        ------
+        OptionError
+        """
+        for name in ("problem", "run"):
+            if not getattr(self, name):
+                raise OptionError(f"--{name} is missing: give a package.module.name or a .py file")
+        for name in ("max_evals", "patience", "max_failures", "node_packing_count", "num_evals_per_node",
+                     "num_threads_per_rank"):  # fmt: skip
+            _at_least(self, name, 1)
+        for name in ("eval_timeout_minutes", "time_limit_minutes", "max_rss", "recycle_rss"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise OptionError(f"{flag(name)} must be > 0, got {value:g}")
+        _at_least(self, "retries", 0)
+        if self.seed is not None:
+            _at_least(self, "seed", 0)
+        if self.target is not None and self.target != self.target:
+            raise OptionError("--target must be a number, got nan")
+        if self.evaluator == "inline":
+            for name in ("eval_timeout_minutes", "max_rss", "recycle_rss"):
+                if getattr(self, name) is not None:
+                    raise OptionError(
+                        f"{flag(name)} cannot be enforced with --evaluator inline, where the function runs in the rank "
+                        f"itself: use --evaluator process"
+                    )
+        for name in ("name", "workflow"):
+            value = getattr(self, name)
+            if "/" in value or value in (".", "..") or "\0" in value or "\n" in value:
+                raise OptionError(f"{flag(name)} becomes the name of a directory and cannot be {value!r}")
+        if self.resume and self.log_dir is None:
+            raise OptionError("--resume needs --log-dir, the run directory to continue")
+
+
+@dataclass(frozen=True)
+class AmbsOptions(SearchOptions):
+    """Options of the asynchronous model-based search."""
+
+    surrogate_model: str = option(
+        "auto",
+        "model of the objective; auto: a Gaussian process while trials are few, then forests; DUMMY: none, random "
+        "configurations",
+        "how to search",
+        choices=SURROGATES,
+    )
+    acq_func: str = option(
+        "UCB",
+        "what makes a candidate promising; LCB is another name of UCB here, since objectives are maximised",
+        "how to search",
+        choices=ACQUISITIONS,
+    )
+    kappa: float = option(
+        1.96, "standard deviations that UCB adds to the mean; larger explores more", "how to search", float, metavar="K"
+    )
+    xi: float = option(0.01, "improvement that EI and PI take for none", "how to search", float, metavar="X")
+    liar_strategy: str = option(
+        "cl_max",
+        "what the model believes of pending trials, named in maximised space: cl_max is optimistic (the best "
+        "objective so far), cl_min pessimistic (DeepHyper changed what these names mean between its versions)",
+        "how to search",
+        choices=LIARS,
+    )
+    n_jobs: int = option(1, "cores for fitting the model; -1: all", "how to search", int, metavar="N")
+
+    def check(self) -> None:
+        super().check()
+        for name in ("kappa", "xi"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise OptionError(f"{flag(name)} must be >= 0, got {value:g}")
+        if self.n_jobs != -1:
+            _at_least(self, "n_jobs", 1)
+
+
+def flag(name: str) -> str:
+    """Return the command line's name of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def _at_least(options: SearchOptions, name: str, least: int) -> None:
+    value = getattr(options, name)
+    if value is not None and value < least:
+        raise OptionError(f"{flag(name)} must be >= {least}, got {value}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message} (see --help)")
+
+
+def parser(cls: type[SearchOptions], prog: str, description: str) -> argparse.ArgumentParser:
+    """Return the command line of a class of options."""
+    result = _Parser(
+        prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS, add_help=True
+    )
+    result.add_argument("--version", action="version", version=f"dhmpi {__version__}")
+    result.add_argument("--config", metavar="FILE", help="TOML file with options; those of the command line win")
+    groups: dict[str, Any] = {}
+    for item in _fields(cls):
+        meta = item.metadata
+        group = groups.get(meta["group"]) or groups.setdefault(meta["group"], result.add_argument_group(meta["group"]))
+        text = meta["help"].replace("%", "%%")
+        if item.default is False:
+            group.add_argument(flag(item.name), action="store_true", help=text)
+            continue
+        if item.default not in (None, ""):
+            text += f" (default: {item.default})"
+        group.add_argument(
+            flag(item.name), type=meta["type"], choices=meta["choices"], metavar=meta["metavar"], help=text
+        )
+    return result
+
+
+def parse(cls: type[Options], prog: str, description: str, arguments: Sequence[str] | None = None) -> Options:
+    """Return the options that a command line, and perhaps a file named in it, ask for; checked.
+
+    Raises
+    ------
+    OptionError
+        With the sentence to show.
+    """
+    given = vars(parser(cls, prog, description).parse_args(arguments))
+    config = given.pop("config", None)
+    values = {**(_from_file(cls, Path(config)) if config is not None else {}), **given}
+    options = cls(**values)
+    options.check()
+    return options
+
+
+def _fields(cls: type[SearchOptions]) -> list[dataclasses.Field[Any]]:
+    """Return the fields with those of one group together, the search's own group after the first."""
+    fields = [item for item in dataclasses.fields(cls) if "group" in item.metadata]
+    order = {group: position for position, group in enumerate(("what to search", "how to search"))}
+    return sorted(fields, key=lambda item: order.get(item.metadata["group"], len(order)))
+
+
+def _from_file(cls: type[SearchOptions], path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise OptionError(f"cannot read --config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionError(f"--config {path} is no TOML: {error}") from error
+    known = {item.name: item for item in _fields(cls)}
+    values = {}
+    for key, value in content.items():
+        item = known.get(key.replace("-", "_"))
+        if item is None:
+            raise OptionError(f"--config {path} has an unknown option {key!r}")
+        values[item.name] = _typed(item, value, path)
+    return values
+
+
+def _typed(item: dataclasses.Field[Any], value: Any, path: Path) -> Any:
+    """Return a value of the file as the command line would have read it."""
+    meta = item.metadata
+    expected = bool if item.default is False else meta["type"]
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not expected:
+        raise OptionError(f"{flag(item.name)} in --config {path} must be {expected.__name__}, got {value!r}")
+    if meta["choices"] and value not in meta["choices"]:
+        raise OptionError(
+            f"{flag(item.name)} in --config {path} must be one of {', '.join(meta['choices'])}, got {value!r}"
+        )
+    return value
+
+
+def command_line(prog: str, options: SearchOptions, **changes: Any) -> str:
+    """Return a command that asks for these options, with changes; what has its default is left out."""
+    import shlex
+
+    options = dataclasses.replace(options, **changes)
+    words = ["python", "-m", prog]
+    for item in _fields(type(options)):
+        value = getattr(options, item.name)
+        if value is True:
+            words.append(flag(item.name))
+        elif value != item.default:
+            words += [flag(item.name), str(value)]
+    return shlex.join(words)
+
+
+def in_terminal() -> bool:
+    """Return whether a person watches the output in a terminal.
+
+    Under a launcher stdout says nothing about that (Open MPI gives each rank a terminal of its own), so that
+    ``dhmpi.launch`` says it in ``DHMPI_TERMINAL``.
+    """
+    said = os.environ.get("DHMPI_TERMINAL")
+    if said is not None:
+        return said == "1"
+    from dhmpi.mpi.world import launcher_size
+
+    return launcher_size() is None and cast(bool, sys.stdout.isatty())

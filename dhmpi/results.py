@@ -1,0 +1,158 @@
+"""What users read: results.csv, a row for each finished trial, and best.json.
+
+Both are rebuilt from the journal at every start and never read back.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dhmpi.errors import RunDirectoryError
+from dhmpi.trials import Config, Outcome, Trial
+
+FIXED_COLUMNS = ("trial", "attempt", "status", "objective", "rank", "host", "start", "end", "elapsed_sec")
+METRIC_PREFIX = "m:"
+
+
+class ResultsTable:
+    """Writes results.csv.
+
+    Columns: `FIXED_COLUMNS`, the hyperparameters under their own names, then metrics as ``m:<name>`` in the order in
+    which they first appeared.  An inactive hyperparameter, a metric that was not returned and the objective of a failed
+    trial are empty.
+
+    Parameters
+    ----------
+    path : Path
+    hyperparameters : sequence of str
+    rows : iterable of (Outcome, Trial)
+        Trials that have finished before.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the file cannot be written; also later.
+    """
+
+    def __init__(self, path: Path, hyperparameters: Sequence[str], rows: Iterable[tuple[Outcome, Trial]] = ()) -> None:
+        self.path = path
+        self._hyperparameters = list(hyperparameters)
+        self._metrics: dict[str, None] = {}
+        self._buffer = io.StringIO()
+        self._writer = csv.writer(self._buffer, lineterminator="\n")
+        rows = list(rows)
+        for outcome, _ in rows:
+            self._metrics.update(dict.fromkeys(outcome.metrics))
+        self._fd = -1
+        self._rewrite(b"")
+        self.add(rows)
+
+    def add(self, rows: Iterable[tuple[Outcome, Trial]]) -> None:
+        """Append finished trials; a new metric rewrites the file with one more column."""
+        rows = list(rows)
+        new = [name for outcome, _ in rows for name in outcome.metrics if name not in self._metrics]
+        if new:
+            self._metrics.update(dict.fromkeys(new))
+            self._widen()
+        for outcome, trial in rows:
+            self._writer.writerow(self._row(outcome, trial.config))
+        self._append(self._take())
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _row(self, outcome: Outcome, config: Config) -> list[Any]:
+        get = config.get
+        row = [
+            outcome.trial,
+            outcome.attempt,
+            outcome.status.value,
+            outcome.objective,
+            outcome.rank,
+            outcome.host,
+            round(outcome.start, 6),
+            round(outcome.end, 6),
+            round(outcome.elapsed, 6),
+            *[get(name) for name in self._hyperparameters],
+        ]
+        metrics = outcome.metrics
+        if self._metrics:
+            row += [metrics.get(name) for name in self._metrics]
+        return row
+
+    def _header(self) -> list[str]:
+        return [*FIXED_COLUMNS, *self._hyperparameters, *(METRIC_PREFIX + name for name in self._metrics)]
+
+    def _widen(self) -> None:
+        with self.path.open(newline="") as stream:
+            reader = csv.reader(stream)
+            next(reader)
+            width = len(self._header())
+            for row in reader:
+                self._writer.writerow(row + [""] * (width - len(row)))
+        self._rewrite(self._take())
+
+    def _rewrite(self, body: bytes) -> None:
+        self._writer.writerow(self._header())
+        aside = self.path.with_name(self.path.name + ".new")
+        try:
+            aside.write_bytes(self._take() + body)
+            aside.replace(self.path)
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _append(self, body: bytes) -> None:
+        view = memoryview(body)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _take(self) -> bytes:
+        body = self._buffer.getvalue().encode()
+        self._buffer.seek(0)
+        self._buffer.truncate()
+        return body
+
+    def _failure(self, error: OSError) -> RunDirectoryError:
+        return RunDirectoryError(f"cannot write {self.path}: {error.strerror}; the journal has everything")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a small JSON file at once or not at all.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be written.
+    """
+    aside = path.with_name(path.name + ".new")
+    try:
+        aside.write_text(json.dumps(content, indent=2) + "\n")
+        aside.replace(path)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_best(path: Path, outcome: Outcome, config: Config) -> None:
+    """Write best.json: the best configuration so far, with its trial, objective and metrics."""
+    write_json(
+        path,
+        {
+            "trial": outcome.trial,
+            "objective": outcome.objective,
+            "config": config,
+            "metrics": outcome.metrics,
+            "elapsed_sec": round(outcome.elapsed, 6),
+        },
+    )

@@ -1,0 +1,170 @@
+"""The evaluator: runs the user's function, and keeps each outcome until the master has acknowledged it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from dhmpi.evaluate.process import Finished, Loaded, Refused, Reported
+from dhmpi.mpi import protocol
+from dhmpi.mpi.post import Message, Post
+from dhmpi.mpi.protocol import Tag
+from dhmpi.roles.role import SIGN_OF_LIFE, EverySeconds, Role
+from dhmpi.trials import Outcome, Status, Trial
+
+SHORT = 5e-4
+"""Seconds; outcomes of shorter evaluations travel together."""
+LATEST = 1e-3
+"""Seconds after which an outcome is sent at the latest, where evaluations are short."""
+
+
+class Backend(Protocol):
+    """Where evaluations happen: `dhmpi.evaluate.process` or `dhmpi.evaluate.inline`."""
+
+    def load(self) -> None: ...
+    def start(self, trial: Trial, timeout: float | None = None) -> None: ...
+    def poll(self) -> Sequence[Loaded | Refused | Reported | Finished]: ...
+    def fileno(self) -> int | None: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Evaluator(Role):
+    """One evaluator of one rank.
+
+    Parameters
+    ----------
+    post : Post
+    master : int
+        Rank of the master.
+    host : str
+        Name of this rank's host.
+    backend : callable
+        What the run is (`protocol.Setup`) -> where evaluations happen.
+    timeout : float, optional
+        Seconds an evaluation may take.
+    clock_offset : float, default 0
+        Seconds to add to this host's clock.
+    """
+
+    hears = frozenset({Tag.SETUP, Tag.WORK, Tag.STOP})
+
+    def __init__(
+        self,
+        post: Post,
+        master: int,
+        host: str,
+        backend: Callable[[protocol.Setup], Backend],
+        timeout: float | None = None,
+        clock_offset: float = 0.0,
+    ) -> None:
+        self._post = post
+        self._master = master
+        self._host = host
+        self._make_backend = backend
+        self._backend: Backend | None = None
+        self._timeout = timeout
+        self._clock_offset = clock_offset
+        self._queue: deque[Trial] = deque()
+        self._running: Trial | None = None
+        self._unsent: list[Outcome] = []
+        self._unsent_since = 0.0
+        self._unacknowledged: dict[int, Outcome] = {}
+        self._sign_of_life = EverySeconds(SIGN_OF_LIFE)
+
+    def hear(self, message: Message) -> None:
+        payload = message.payload
+        if message.tag is Tag.WORK:
+            self._work(payload)
+        elif message.tag is Tag.SETUP:
+            self._backend = self._make_backend(payload)
+            self._backend.load()
+        elif message.tag is Tag.STOP:
+            self.active = False
+
+    def poll(self) -> bool:
+        backend = self._backend
+        if backend is None:
+            return False
+        busy = False
+        while True:
+            for event in backend.poll():
+                busy = True
+                self._take(event)
+            if self._running is not None or not self._queue:
+                break
+            self._running = self._queue.popleft()
+            backend.start(self._running, self._timeout)
+            busy = True
+        if self._unsent:
+            self._send()
+        if self._sign_of_life():
+            running = None if self._running is None else self._running.id
+            self._post.send(self._master, Tag.ALIVE, protocol.Alive(running))
+        return busy
+
+    def filenos(self) -> Sequence[int]:
+        fd = None if self._backend is None else self._backend.fileno()
+        return () if fd is None else (fd,)
+
+    def close(self) -> None:
+        if self._backend is not None:
+            self._backend.close()
+
+    def _work(self, work: protocol.Work) -> None:
+        for id_ in work.acknowledged:
+            self._unacknowledged.pop(id_, None)
+        if work.recalled or work.cancelled:
+            gone = {*work.recalled, *work.cancelled}
+            kept, left = [], []
+            for trial in self._queue:
+                (left if trial.id in gone else kept).append(trial)
+            self._queue = deque(kept)
+            returned = [trial.id for trial in left if trial.id not in work.cancelled]
+            if returned:
+                self._post.send(self._master, Tag.REPORT, protocol.Report((), returned))
+            for trial in left:
+                if trial.id in work.cancelled:
+                    self._finish(Outcome(trial.id, trial.attempt, Status.CANCELLED, None, reason="cancelled"))
+            if self._running is not None and self._running.id in work.cancelled and self._backend is not None:
+                self._backend.cancel()
+        self._queue.extend(work.trials)
+
+    def _take(self, event: Loaded | Refused | Reported | Finished) -> None:
+        if isinstance(event, Finished):
+            self._running = None
+            self._finish(
+                Outcome(
+                    event.trial,
+                    event.attempt,
+                    event.status,
+                    event.objective,
+                    event.metrics,
+                    self._post.rank,
+                    self._host,
+                    event.start + self._clock_offset,
+                    event.end + self._clock_offset,
+                    event.elapsed,
+                    event.reason,
+                )
+            )
+            if event.elapsed > SHORT:
+                self._send()
+        elif isinstance(event, Loaded):
+            self._post.send(self._master, Tag.READY, protocol.Ready(self._host, event.seconds))
+        elif isinstance(event, Refused):
+            self._post.send(self._master, Tag.REFUSED, protocol.Refused(event.reason))
+
+    def _finish(self, outcome: Outcome) -> None:
+        if not self._unsent:
+            self._unsent_since = time.monotonic()
+        self._unsent.append(outcome)
+        self._unacknowledged[outcome.trial] = outcome
+        if time.monotonic() - self._unsent_since > LATEST:
+            self._send()
+
+    def _send(self) -> None:
+        outcomes, self._unsent = self._unsent, []
+        self._post.send(self._master, Tag.REPORT, protocol.Report(outcomes))

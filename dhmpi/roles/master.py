@@ -1,0 +1,387 @@
+"""The master: keeps the journal, hands out trials, watches the clock.
+
+It maps messages onto the dispatcher, writes what the dispatcher says to the journal, and only then sends.  Deciding is
+the dispatcher's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import platform as machine
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dhmpi import __version__, journal, load, platform
+from dhmpi.budget import Limits, objective_for_search
+from dhmpi.errors import OptionError, ProblemError, RunDirectoryError
+from dhmpi.mpi import protocol
+from dhmpi.mpi.post import Message
+from dhmpi.mpi.protocol import Tag
+from dhmpi.mpi.world import World
+from dhmpi.options import SearchOptions, command_line, in_terminal
+from dhmpi.results import ResultsTable, write_best
+from dhmpi.roles.dispatcher import Dispatcher
+from dhmpi.roles.progress import Figures, Progress, summary
+from dhmpi.roles.role import EverySeconds, Role
+from dhmpi.rundirectory import RunDirectory, default_path, prepare
+
+log = logging.getLogger("dhmpi")
+
+GRACE = 60.0
+"""Seconds at most, and a tenth of the time limit at most, in which running evaluations may still finish."""
+GIVE_UP = 15.0
+"""Seconds that evaluators have to answer a cancellation."""
+EXIT_FAILURES = 1
+
+
+class Master(Role):
+    """Runs one search.
+
+    Parameters
+    ----------
+    world : World
+    options : SearchOptions
+    prog : str
+        Module that was started, for the command to resume.
+    search : dict
+        What the searcher builds its search from, besides what every search needs.
+    signals : callable
+        Returns a signal that has arrived since the last call, or None.
+    started : float
+        Monotonic time at which this launch began.
+
+    Attributes
+    ----------
+    exit_code : int
+    """
+
+    hears = frozenset({Tag.READY, Tag.REFUSED, Tag.REPORT, Tag.PROBLEM, Tag.PROPOSED, Tag.ALIVE, Tag.STOP})
+
+    def __init__(
+        self,
+        world: World,
+        options: SearchOptions,
+        prog: str,
+        search: dict[str, Any],
+        signals: Callable[[], int | None],
+        started: float,
+    ) -> None:
+        self._world = world
+        self._options = options
+        self._prog = prog
+        self._search = search
+        self._signals = signals
+        self._started = started
+        self._deadline = None if options.time_limit is None else started + options.time_limit
+        limits = Limits(options.max_evals, options.retries, options.max_failures, options.target, options.patience)
+        # An inline evaluation keeps its rank from giving signs of life, however long it takes.
+        silence = {"silence": None} if options.evaluator == "inline" else {}
+        self._dispatcher = Dispatcher(limits, **silence)
+        self._progress = Progress(sys.stdout, in_terminal())
+        self._tick = EverySeconds(1.0)
+        self._cancelled_at: float | None = None
+        self._refused: dict[int, str] = {}
+        self._ready_at: dict[int, float] = {}
+        self._import_seconds: list[float] = []
+        self._busy_seconds = 0.0
+        self._n_before = 0
+        self._best_written = -1
+        self._journal: journal.Journal | None = None
+        self._results: ResultsTable | None = None
+        self._directory: RunDirectory | None = None
+
+    # -- the beginning -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Take the run directory, look at what it holds, and start the other roles.
+
+        Raises
+        ------
+        DhmpiError
+            If the run cannot begin, in words for the user.
+        """
+        options = self._options
+        path = Path(options.log_dir) if options.log_dir else default_path(options.workflow, options.name)
+        self._directory = prepare(path, options.resume)
+        history = journal.replay(self._directory.journal)
+        self._described = self._directory.described()
+        self._seed = self._choose_seed(self._described)
+        self._check_same_search()
+        if not self._directory.fresh:
+            self._kill_leftovers(self._directory)
+        self._dispatcher.restore(history.finished.values(), history.unfinished.values())
+        self._n_before = self._dispatcher.budget.n_finished
+        self._history = history
+        if self._dispatcher.over:
+            print(f"{self._directory.path} holds a finished run: {self._dispatcher.stopping}.", flush=True)
+            self._directory.release()
+            self._dismiss(self._dispatcher.stopping or "")
+            return
+        _log_to(self._directory.log, options.log_level)
+        log.info("dhmpi %s, %s", __version__, self._world.layout.describe())
+        post = self._world.post
+        for leader in self._world.layout.leaders:
+            post.send(leader, Tag.SETUP, protocol.Setup(self._directory.run_id, str(self._directory.path), self._seed))
+        searcher = self._world.layout.searcher
+        self._searcher = self._world.layout.master if searcher is None else searcher
+        post.send(
+            self._searcher,
+            Tag.BEGIN,
+            protocol.Begin(
+                {
+                    **self._search,
+                    "problem": options.problem,
+                    "seed": self._seed,
+                    "n_evaluators": self._world.layout.n_evaluators,
+                    "max_evals": options.max_evals,
+                },
+                str(self._directory.path / "search.out"),
+                [(trial.key, trial.config, objective_for_search(out)) for out, trial in history.finished.values()],
+                [(trial.key, trial.config) for trial in history.unfinished.values()],
+                history.n_asks,
+            ),
+        )
+
+    def _choose_seed(self, described: dict[str, Any]) -> int:
+        recorded = described.get("seed")
+        if self._options.seed is None:
+            return int.from_bytes(os.urandom(4), "big") if recorded is None else int(recorded)
+        if recorded is not None and recorded != self._options.seed:
+            raise OptionError(f"--seed {self._options.seed}, but the run in {self._directory.path} has seed {recorded}")
+        return self._options.seed
+
+    def _check_same_search(self) -> None:
+        before = self._described.get("problem")
+        if before is not None and before != self._options.problem:
+            raise RunDirectoryError(
+                f"{self._directory.path} holds a run of problem {before}, not {self._options.problem}: give another "
+                f"--log-dir"
+            )
+
+    def _kill_leftovers(self, directory: RunDirectory) -> None:
+        for pid in platform.leftovers(directory.run_id):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def _problem(self, info: protocol.ProblemInfo | protocol.Refused) -> None:
+        """The searcher has loaded the problem: from here on the run is on record."""
+        if isinstance(info, protocol.Refused):
+            raise ProblemError(info.reason)
+        before = self._described.get("fingerprint")
+        if before is not None and before != info.fingerprint:
+            raise RunDirectoryError(
+                f"the space of {self._options.problem} is not the one that the run in {self._directory.path} began "
+                f"with: give another --log-dir"
+            )
+        source = load.source_digest(self._options.run)
+        before = self._described.get("run_source")
+        if before is not None and before != source:
+            log.warning("the source of %s has changed since the run began", self._options.run)
+            self._progress.say(f"Warning: the source of {self._options.run} has changed since the run began")
+        now = time.time()
+        self._directory.describe(
+            {
+                "version": __version__,
+                "problem": self._options.problem,
+                "function": self._options.run,
+                "fingerprint": info.fingerprint,
+                "run_source": source,
+                "seed": self._seed,
+                "start": self._described.get("start", now),
+                "options": dataclasses.asdict(self._options),
+                "layout": dataclasses.asdict(self._world.layout),
+                "library": self._world.library,
+                "python": machine.python_version(),
+            }
+        )
+        launch = journal.next_launch(self._directory.journal)
+        header = {"run": self._directory.run_id, "t": now, "ranks": self._world.size, "version": __version__}
+        self._journal = journal.Journal(self._directory.journal, launch, self._world.rank, header)
+        self._results = ResultsTable(self._directory.results, info.hyperparameters, self._history.finished.values())
+        self._write_best()
+        size = "infinitely many" if info.size is None else info.size
+        log.info("%d hyperparameters, %s configurations, seed %d", len(info.hyperparameters), size, self._seed)
+        self._search_began = time.monotonic()
+        self._progress.say(f"{self._world.layout.describe()}; run directory {self._directory.path}")
+        self._world.post.send(
+            self._searcher,
+            Tag.NEWS,
+            protocol.News(n_evaluators=self._world.layout.n_evaluators, n_wanted=self._dispatcher.n_wanted),
+        )
+        self._history = journal.History()  # its trials live in the dispatcher and the search now
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def hear(self, message: Message) -> None:
+        now = time.time()
+        source, payload = message.source, message.payload
+        tag = message.tag
+        if tag is Tag.REPORT:
+            if payload.returned:
+                self._dispatcher.returned(source, payload.returned, now)
+            if payload.outcomes:
+                self._dispatcher.report(source, payload.outcomes, now)
+        elif tag is Tag.PROPOSED:
+            self._dispatcher.propose(payload, now)
+        elif tag is Tag.ALIVE:
+            self._dispatcher.alive(source, now)
+        elif tag is Tag.READY:
+            self._ready(source, payload, now)
+        elif tag is Tag.REFUSED:
+            self._refuse(source, payload.reason, now)
+        elif tag is Tag.PROBLEM:
+            self._problem(payload)
+        elif tag is Tag.STOP:
+            self.active = False
+
+    def poll(self) -> bool:
+        if self._journal is None or self._results is None:
+            return False
+        now = time.time()
+        if self._tick():
+            self._watch(now)
+        busy = self._deliver()
+        if self._progress.due():
+            self._progress.show(self._figures())
+        if self._dispatcher.over or self._gave_up():
+            self._end()
+            return True
+        return busy
+
+    def _deliver(self) -> bool:
+        """Write first, send afterwards: what an evaluator or the searcher learns is on record."""
+        dispatcher, post = self._dispatcher, self._world.post
+        events = dispatcher.take_events()
+        if events:
+            self._journal.write(events)  # type: ignore[union-attr]
+        for rank, work in dispatcher.take_work():
+            post.send(rank, Tag.WORK, work)
+        if news := dispatcher.take_news():
+            post.send(self._searcher, Tag.NEWS, news)
+        if outcomes := dispatcher.take_outcomes():
+            self._results.add(outcomes)  # type: ignore[union-attr]
+            for outcome, trial in outcomes:
+                self._busy_seconds += outcome.elapsed
+                if outcome.objective is None:
+                    log.warning("trial %d %s on rank %d: %s", trial.id, outcome.status, outcome.rank, outcome.reason)
+        return bool(events)
+
+    def _watch(self, now: float) -> None:
+        """Look at everything that time alone changes."""
+        self._dispatcher.tick(now)
+        self._journal.sync()  # type: ignore[union-attr]
+        self._directory.renew()
+        self._write_best()
+        number = self._signals()
+        if number == signal.SIGUSR1:
+            limit = time.monotonic() + GRACE
+            self._deadline = limit if self._deadline is None else min(limit, self._deadline)
+            self._dispatcher.stop("SIGUSR1 asked for an end", now)
+        elif number is not None:
+            self.exit_code = 128 + number
+            self._cancel(f"{signal.Signals(number).name} ended it", now)
+        if self._deadline is not None:
+            left = self._deadline - time.monotonic()
+            grace = min(GRACE, 0.1 * (self._options.time_limit or GRACE))
+            if left <= 0:
+                self._cancel("the time limit is reached", now)
+            elif left <= grace:
+                self._dispatcher.stop("the time limit is near", now)
+
+    def _cancel(self, reason: str, now: float) -> None:
+        if self._cancelled_at is None:
+            self._cancelled_at = time.monotonic()
+            self._dispatcher.stop(reason, now, cancel=True)
+
+    def _gave_up(self) -> bool:
+        return self._cancelled_at is not None and time.monotonic() > self._cancelled_at + GIVE_UP
+
+    def _ready(self, rank: int, ready: protocol.Ready, now: float) -> None:
+        self._refused.pop(rank, None)
+        self._ready_at[rank] = time.monotonic()
+        self._import_seconds.append(ready.seconds)
+        log.info("rank %d on %s is ready, %.1f s for imports", rank, ready.host, ready.seconds)
+        self._dispatcher.join(rank, ready.host, now)
+
+    def _refuse(self, rank: int, reason: str, now: float) -> None:
+        """An evaluator cannot load the function: without any other the user made a mistake, else its host is broken."""
+        self._refused[rank] = reason
+        log.error("rank %d on %s cannot evaluate: %s", rank, self._world.hosts[rank], reason)
+        self._dispatcher.leave(rank, now, reason)
+        if len(self._refused) == self._world.layout.n_evaluators:
+            raise ProblemError(reason)
+
+    def _write_best(self) -> None:
+        budget = self._dispatcher.budget
+        if budget.best is not None and budget.best.trial != self._best_written:
+            self._best_written = budget.best.trial
+            write_best(self._directory.best, budget.best, budget.best_config or {})
+            log.info("best so far: %.10g, trial %d", budget.best.objective, budget.best.trial)
+
+    def _figures(self) -> Figures:
+        now = time.monotonic()
+        budget = self._dispatcher.budget
+        available = sum(now - max(ready, self._search_began) for ready in self._ready_at.values())
+        busy = self._busy_seconds + self._dispatcher.running_seconds(time.time())
+        return Figures(
+            n_finished=budget.n_finished,
+            max_evals=self._options.max_evals,
+            n_running=self._dispatcher.n_running,
+            n_failed=budget.n_failed,
+            best=None if budget.best is None else budget.best.objective,
+            utilisation=min(1.0, busy / available) if available > 0 else 0.0,
+            seconds=now - self._search_began,
+            n_new=budget.n_finished - self._n_before,
+        )
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        reason = self._dispatcher.stopping or "evaluators did not answer the cancellation"
+        self._write_best()
+        self._journal.close()  # type: ignore[union-attr]
+        self._results.close()  # type: ignore[union-attr]
+        self._directory.release()
+        figures = self._figures()
+        budget = self._dispatcher.budget
+        if budget.failing:
+            self.exit_code = EXIT_FAILURES
+        complete = budget.spent() is not None or self._dispatcher.exhausted
+        resume = ""
+        if not complete:
+            resume = command_line(self._prog, self._options, log_dir=str(self._directory.path), resume=True)
+        best = None if budget.best is None else (budget.best, budget.best_config or {})
+        self._progress.close()
+        text = summary(figures, reason, best, str(self._directory.path), resume)
+        log.info(text)
+        print(text, flush=True)
+        self._dismiss(reason)
+
+    def _dismiss(self, reason: str) -> None:
+        for rank in range(self._world.size):
+            self._world.post.send(rank, Tag.STOP, protocol.Stop(reason))
+
+    def fail(self) -> None:
+        """Give up; a run that has not begun leaves nothing behind."""
+        self._progress.close()
+        if self._journal is None and self._directory is not None:
+            self._directory.discard()
+
+    def close(self) -> None:
+        logging.shutdown()
+
+
+def _log_to(path: Path, level: str) -> None:
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(level.upper())
+    log.propagate = False

@@ -1,0 +1,257 @@
+"""The one program that every rank runs: parse, start the keeper, split the world, play roles, end.
+
+Entry points (`dhmpi.ambs` and its like) call `main` with their options and their search.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError
+from dhmpi.evaluate.process import Keeper
+from dhmpi.mpi import layout, protocol, world
+from dhmpi.options import SearchOptions, parse
+from dhmpi.roles.role import Role, Spare, serve
+
+if TYPE_CHECKING:
+    from dhmpi.roles.evaluator import Backend
+    from dhmpi.roles.searcher import SearchHost
+
+EXIT_BUG = 70
+OTHERS_WAIT = 2.0
+"""Seconds that other ranks leave rank 0 to say what is wrong, before their end makes the launcher end it."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """An entry point: what distinguishes one search from another.
+
+    Parameters
+    ----------
+    name : str
+        Of the search and of its module, ``dhmpi.<name>``.
+    options : type
+        A kind of `SearchOptions`.
+    description : str
+        First words of ``--help``.
+    spec : callable
+        Options -> what `dhmpi.search.build` needs besides the problem, the seed and the budget.
+    fits : callable
+        Options -> whether the search fits models; it then lives in a process of its own.
+    """
+
+    name: str
+    options: type[SearchOptions]
+    description: str
+    spec: Callable[[Any], dict[str, Any]]
+    fits: Callable[[Any], bool]
+
+    @property
+    def module(self) -> str:
+        return f"dhmpi.{self.name}"
+
+    def parse(self, arguments: Sequence[str] | None = None) -> SearchOptions:
+        """Return the options of a command line, checked.
+
+        Raises
+        ------
+        OptionError
+        """
+        options = parse(self.options, f"python -m {self.module}", self.description, arguments)
+        return options if options.name else dataclasses.replace(options, name=self.name)
+
+
+def main(program: Program, arguments: Sequence[str] | None = None) -> int:
+    """Run a search; return the exit code of this rank."""
+    started = time.monotonic()
+    try:
+        options = program.parse(_once(arguments))
+    except DhmpiError as error:
+        return _refuse_early(program, error)
+    signals = _Signals()
+    # Before MPI is initialised: a process that forks afterwards may take a network's registered memory with it.
+    keeper = Keeper.spawn() if options.evaluator == "process" or program.fits(options) else None
+    try:
+        return _Rank(program, options, keeper, signals, started).run()
+    except Exception:  # a bug of dhmpi: one report, and the whole job ends
+        _report_bug()
+        world.abort(EXIT_BUG)
+        raise
+    finally:
+        if keeper is not None:
+            keeper.close()
+
+
+class _Rank:
+    """What one rank does from the split of the world to its end."""
+
+    def __init__(
+        self, program: Program, options: SearchOptions, keeper: Keeper | None, signals: _Signals, started: float
+    ) -> None:
+        self.program = program
+        self.options = options
+        self.keeper = keeper
+        self.signals = signals
+        self.started = started
+        self.roles: list[Role] = []
+
+    def run(self) -> int:
+        try:
+            self.world = world.start(self.plan)
+        except DhmpiError as error:
+            return _refuse_early(self.program, error)
+        code = 0
+        try:
+            self.add_roles()
+            serve(self.world.post, self.roles)
+        except DhmpiError as error:
+            if self.world.rank != self.world.layout.master:
+                raise  # only the master has words for the user
+            print(f"{self.program.module}: error: {error}", file=sys.stderr, flush=True)
+            code = EXIT_BAD_INPUT
+            for role in self.roles:
+                role.fail()
+            for rank in range(self.world.size):
+                self.world.post.send(rank, protocol.Tag.STOP, protocol.Stop(str(error)))
+        for role in self.roles:
+            role.close()
+        if self.keeper is not None:
+            self.keeper.close()
+        world.finish(self.world)
+        return max([code, *(role.exit_code for role in self.roles)])
+
+    def plan(self, hosts: tuple[str, ...]) -> layout.Layout:
+        return layout.plan(
+            hosts,
+            job_mode=self.options.job_mode,
+            node_packing_count=self.options.node_packing_count,
+            evals_per_node=self.options.num_evals_per_node,
+        )
+
+    def add_roles(self) -> None:
+        """Take up this rank's roles; the master last, since it speaks to the others at once."""
+        here, layout = self.world, self.world.layout
+        names = layout.roles(here.rank)
+        if "spare" in names:
+            self.roles.append(Spare())
+        if "evaluator" in names:
+            from dhmpi.roles.evaluator import Evaluator  # roles are imported by the ranks that play them
+
+            self.roles.append(
+                Evaluator(
+                    here.post,
+                    layout.master,
+                    here.hosts[here.rank],
+                    self.backend,
+                    self.options.eval_timeout,
+                    here.clock_offset,
+                )
+            )
+        if here.rank == layout.searcher:
+            from dhmpi.roles.searcher import Searcher
+
+            self.roles.append(Searcher(here.post, layout.master, self.search_host))
+        if self.keeper is not None and not self.roles:
+            self.keeper.close()  # a rank without evaluations and search needs no children
+        if "master" in names:
+            from dhmpi.roles.master import Master
+
+            search = self.program.spec(self.options)
+            master = Master(here, self.options, self.program.module, search, self.signals.take, self.started)
+            self.roles.append(master)
+            master.begin()
+
+    def backend(self, setup: protocol.Setup) -> Backend:
+        """Return where this rank's evaluations happen."""
+        from dhmpi.evaluate.process import EvaluationSpec, ProcessEvaluator
+
+        options = self.options
+        spec = EvaluationSpec(
+            run=options.run,
+            run_directory=Path(setup.directory),
+            run_id=setup.run_id,
+            seed=setup.seed,
+            environment=thread_variables(options.num_threads_per_rank or self.world.n_cpus),
+            max_rss_mb=options.max_rss,
+            recycle_rss_mb=options.recycle_rss,
+            task_dirs=options.task_dirs,
+        )
+        if options.evaluator == "inline" or self.keeper is None:
+            from dhmpi.evaluate.inline import InlineEvaluator
+
+            return InlineEvaluator(spec)
+        self.keeper.name_run(setup.run_id)
+        return ProcessEvaluator(self.keeper, spec)
+
+    def search_host(self, begin: protocol.Begin) -> SearchHost:
+        """Return where this rank's search lives."""
+        from dhmpi.roles.searchhost import SearchHere, SearchProcess
+
+        if self.keeper is None:
+            return SearchHere()
+        return SearchProcess(self.keeper, begin)
+
+
+def _once(arguments: Sequence[str] | None) -> Sequence[str] | None:
+    """Keep ``--help`` and ``--version`` to one rank."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if world.launcher_rank() > 0 and {"-h", "--help", "--version"} & set(words):
+        raise SystemExit(0)
+    return arguments
+
+
+def thread_variables(n_threads: int) -> dict[str, str]:
+    """Return the environment that makes numerical libraries use `n_threads` threads."""
+    names = (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "TF_NUM_INTRAOP_THREADS",
+    )
+    return {**dict.fromkeys(names, str(n_threads)), "TF_NUM_INTEROP_THREADS": "1"}
+
+
+def _refuse_early(program: Program, error: DhmpiError) -> int:
+    """Say what is wrong on one rank; all ranks know it, and none has begun."""
+    if world.launcher_rank() == 0:
+        print(f"{program.module}: error: {error}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(OTHERS_WAIT)
+    return EXIT_BAD_INPUT
+
+
+def _report_bug() -> None:
+    print(
+        f"dhmpi: internal error on rank {world.launcher_rank()}, host {socket.gethostname()}, process {os.getpid()}; "
+        f"the job ends, its journal is whole and --resume continues it\n{traceback.format_exc()}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+class _Signals:
+    """Remembers the last signal that asked for an end; the handlers do nothing else."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self._number = number
+
+    def take(self) -> int | None:
+        number, self._number = self._number, None
+        return number

@@ -1,0 +1,144 @@
+"""The searcher: owns the search and keeps trials ahead at the master.
+
+A search that fits models lives in a process of its own, so that this rank answers within milliseconds while a fit takes
+minutes; a search that costs microseconds may live right here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from dhmpi.mpi import protocol
+from dhmpi.mpi.post import Message, Post
+from dhmpi.mpi.protocol import Tag
+from dhmpi.roles.role import SIGN_OF_LIFE, EverySeconds, Role
+from dhmpi.roles.supply import Ask, Supply
+from dhmpi.trials import Proposal
+
+
+class SearchHost(Protocol):
+    """Where a search lives; it takes and gives the messages of `dhmpi.search.host`."""
+
+    def send(self, message: dict[str, Any]) -> None: ...
+    def poll(self) -> Sequence[dict[str, Any]]: ...
+    def fileno(self) -> int | None: ...
+    def close(self) -> None: ...
+
+
+class Searcher(Role):
+    """Asks the search, tells it, and passes proposals on.
+
+    Parameters
+    ----------
+    post : Post
+    master : int
+        Rank of the master.
+    host : callable
+        What the master says at the beginning (`protocol.Begin`) -> where the search lives.
+    """
+
+    hears = frozenset({Tag.BEGIN, Tag.NEWS, Tag.STOP})
+
+    def __init__(self, post: Post, master: int, host: Callable[[protocol.Begin], SearchHost]) -> None:
+        self._post = post
+        self._master = master
+        self._make_host = host
+        self._host: SearchHost | None = None
+        self._supply: Supply | None = None
+        self._asked: Ask | None = None
+        self._sign_of_life = EverySeconds(SIGN_OF_LIFE)
+
+    def hear(self, message: Message) -> None:
+        if message.tag is Tag.NEWS:
+            self._news(message.payload)
+        elif message.tag is Tag.BEGIN:
+            self._begin(message.payload)
+        elif message.tag is Tag.STOP:
+            self.active = False
+
+    def poll(self) -> bool:
+        if self._host is None:
+            return False
+        answers = self._host.poll()
+        for answer in answers:
+            self._answer(answer)
+        if self._sign_of_life():
+            self._post.send(self._master, Tag.ALIVE, protocol.Alive())
+        return bool(answers) or self._ask()
+
+    def filenos(self) -> Sequence[int]:
+        fd = None if self._host is None else self._host.fileno()
+        return () if fd is None else (fd,)
+
+    def close(self) -> None:
+        if self._host is not None:
+            self._host.close()
+
+    def _begin(self, begin: protocol.Begin) -> None:
+        self._host = self._make_host(begin)
+        self._host.send({"build": begin.spec})
+        if begin.finished or begin.unfinished:
+            self._host.send(
+                {"restore": {"finished": begin.finished, "pending": begin.unfinished, "n_asks": begin.n_asks}}
+            )
+
+    def _news(self, news: protocol.News) -> None:
+        if self._supply is None:
+            self._supply = Supply(news.n_wanted)
+        self._supply.hear(news, time.monotonic())
+        if self._host is not None:
+            if news.told:
+                self._host.send({"tell": news.told})
+            if news.dropped:
+                self._host.send({"drop": news.dropped})
+
+    def _ask(self) -> bool:
+        if self._supply is None or self._asked is not None or (ask := self._supply.next_ask()) is None:
+            return False
+        self._asked = ask
+        self._supply.asked()
+        assert_host(self._host).send({"ask": {"n": ask.n, "replacing": ask.replacing}})
+        return True
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        if "asked" in answer:
+            self._proposed(answer["asked"])
+        elif "ready" in answer:
+            info = answer["ready"]
+            self._post.send(
+                self._master,
+                Tag.PROBLEM,
+                protocol.ProblemInfo(info["hyperparameters"], info["fingerprint"], info["size"]),
+            )
+        elif "refused" in answer:
+            self._post.send(self._master, Tag.PROBLEM, protocol.Refused(answer["refused"]))
+
+    def _proposed(self, asked: dict[str, Any]) -> None:
+        ask, self._asked = self._asked, None
+        supply = self._supply
+        if ask is None or supply is None:
+            raise RuntimeError("the search answered a question that nobody has asked")
+        proposals = [Proposal(key, config) for key, config in asked["proposals"]]
+        supply.answered(ask, [key for key, _ in proposals], asked["informed"], asked["seconds"])
+        self._post.send(
+            self._master,
+            Tag.PROPOSED,
+            protocol.Proposed(
+                asked["ask"],
+                asked["told"],
+                asked["pending"],
+                proposals,
+                ask.replacing,
+                exhausted=len(proposals) < ask.n,
+                seconds=asked["seconds"],
+            ),
+        )
+
+
+def assert_host(host: SearchHost | None) -> SearchHost:
+    """Return the host, which is there once the master has begun."""
+    if host is None:
+        raise RuntimeError("news before the beginning")
+    return host

@@ -1,0 +1,217 @@
+"""The run directory: made, found again, locked, described.  Only the master's rank touches it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from dhmpi import journal, platform
+from dhmpi.errors import RunDirectoryError
+from dhmpi.results import write_json
+
+LOCK_RENEWED = 10.0
+LOCK_STALE = 40.0
+"""Seconds: a lock of another host that was not renewed for so long belongs to a run that is over."""
+TAKEOVER = 0.2
+
+
+class RunDirectory:
+    """A directory that holds one run, and this process the right to write it.
+
+    Use `prepare`.
+
+    Attributes
+    ----------
+    path : Path
+    run_id : str
+        8 hexadecimal digits.
+    fresh : bool
+        Whether this launch is the run's first.
+    """
+
+    def __init__(self, path: Path, run_id: str, fresh: bool, created: bool) -> None:
+        self.path = path
+        self.run_id = run_id
+        self.fresh = fresh
+        self._created = created
+        self._renewed = 0.0
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.csv"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "dhmpi.log"
+
+    @property
+    def description(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    def describe(self, content: dict[str, Any]) -> None:
+        """Write run.json."""
+        write_json(self.description, {"run": self.run_id, **content})
+
+    def described(self) -> dict[str, Any]:
+        """Return run.json, empty if the run has none yet."""
+        try:
+            content = json.loads(self.description.read_text())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def renew(self) -> None:
+        """Say that the run is alive, at most every 10 s."""
+        now = time.monotonic()
+        if now - self._renewed >= LOCK_RENEWED:
+            self._renewed = now
+            write_json(self.lock, _lock_content())
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self.lock.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Take back what `prepare` has made, if this launch is the run's first: nothing is left half-written."""
+        self.release()
+        if not self.fresh:
+            return
+        if self._created:
+            shutil.rmtree(self.path, ignore_errors=True)
+            for parent in list(self.path.parents)[:2]:  # <dhmpi-runs>/<workflow>, if nothing else is there
+                try:
+                    parent.rmdir()
+                except OSError:
+                    break
+        else:
+            for leftover in self.path.iterdir():
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink(missing_ok=True)
+
+
+def default_path(workflow: str, name: str) -> Path:
+    """Return a new path, dhmpi-runs/<workflow>/<name>_<8 hexadecimal digits>."""
+    return Path("dhmpi-runs") / workflow / f"{name}_{uuid.uuid4().hex[:8]}"
+
+
+def prepare(path: Path, resume: bool) -> RunDirectory:
+    """Make, or take over, a run directory and lock it.
+
+    Parameters
+    ----------
+    path : Path
+    resume : bool
+        Whether a run that is there already should be continued.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be written, holds a run and `resume` is not given, holds something else, or is in use.
+    """
+    path = path.absolute()
+    created = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot make the run directory {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise RunDirectoryError(f"cannot write into the run directory {path}: permission denied")
+    holds_run = any((path / "journal").glob("*.jsonl"))
+    if holds_run and not resume:
+        raise RunDirectoryError(f"{path} already holds a run: give --resume to continue it, or another --log-dir")
+    if not holds_run and not created and any(entry.name not in _OURS for entry in path.iterdir()):
+        raise RunDirectoryError(f"{path} is not empty and holds no run: give an empty or a new directory as --log-dir")
+    _take_lock(path / "lock")
+    directory = RunDirectory(path, uuid.uuid4().hex[:8], not holds_run, created)
+    if holds_run:
+        headers = journal.replay(directory.journal).headers
+        if headers:
+            directory.run_id = headers[0]["run"]
+        else:
+            directory.fresh = True  # a launch that was killed before its journal had a first line
+    directory.renew()
+    return directory
+
+
+_OURS = {"lock", "run.json", "dhmpi.log", "journal", "search.out", "job.sh"}
+
+
+def _lock_content() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process_start": platform.start_time(os.getpid()),
+        "job": next((os.environ[name] for name in _JOB_VARIABLES if name in os.environ), None),
+        "renewed": time.time(),
+    }
+
+
+_JOB_VARIABLES = ("COBALT_JOBID", "PBS_JOBID", "SLURM_JOB_ID")
+
+
+def _take_lock(path: Path) -> None:
+    """Take the lock unless its holder lives."""
+    aside = path.with_name(f"lock.{socket.gethostname()}.{os.getpid()}")
+    write_json(aside, _lock_content())
+    try:
+        if _link(aside, path):
+            return
+        holder = _read_lock(path)
+        if holder is None or not _alive(holder):
+            path.unlink(missing_ok=True)
+            _link(aside, path)
+            # Two that find the same dead holder at once may each take the lock; the later one has it.
+            time.sleep(TAKEOVER)
+            holder = _read_lock(path)
+            if holder is not None and (holder["host"], holder["pid"]) == (socket.gethostname(), os.getpid()):
+                return
+    finally:
+        aside.unlink(missing_ok=True)
+    who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+    raise RunDirectoryError(f"{path.parent} is in use by {who}: wait for its end, or give another --log-dir")
+
+
+def _link(aside: Path, path: Path) -> bool:
+    """Give a file a second name, if nothing has that name yet."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise RunDirectoryError(f"cannot lock the run directory {path.parent}: {error.strerror}") from error
+    return True
+
+
+def _read_lock(path: Path) -> dict[str, Any] | None:
+    try:
+        holder = json.loads(path.read_text())
+        return holder if {"host", "pid", "process_start", "renewed"} <= holder.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _alive(holder: dict[str, Any]) -> bool:
+    if holder["host"] == socket.gethostname():
+        start = platform.start_time(holder["pid"])
+        return start is not None and start == holder["process_start"]
+    return bool(time.time() - holder["renewed"] < LOCK_STALE)
