@@ -1,0 +1,162 @@
+"""The journal: torn tails, fences, and what is rebuilt from it."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dhmpi import journal
+from dhmpi.errors import RunDirectoryError
+from dhmpi.roles.dispatcher import finished_event
+from dhmpi.trials import Outcome, Status, Trial
+
+CONFIG = {"x": 0.1, "name": "ü, \n", "n": 3, "flag": True}
+
+
+def placed(id_, attempt=0):
+    return {"e": "placed", "t": 1.0, "trial": id_, "attempt": attempt, "rank": 1, "key": id_ + 5, "config": CONFIG}
+
+
+def finished(id_, objective=1.0):
+    status = Status.FAILED if objective is None else Status.DONE
+    return finished_event(
+        Outcome(id_, 0, status, objective, {"std": 0.5}, 1, "host", 1.0, 2.5, 1.5, "" if objective else "no"), 2.0
+    )
+
+
+def write(directory, launch, *events, epoch=0):
+    written = journal.Journal(directory, launch, epoch, {"run": "abcd"})
+    written.write(events)
+    written.close()
+    return written.path
+
+
+def test_gives_back_what_was_written(tmp_path):
+    write(tmp_path, 0, placed(0), placed(1), finished(0), placed(2), finished(1, None))
+
+    history = journal.replay(tmp_path)
+
+    assert list(history.finished) == [0, 1]
+    outcome, trial = history.finished[0]
+    assert trial == Trial(0, 5, CONFIG, 0)
+    assert outcome == Outcome(0, 0, Status.DONE, 1.0, {"std": 0.5}, 1, "host", 1.0, 2.5, 1.5)
+    assert history.finished[1][0].reason == "no"
+    assert list(history.unfinished) == [2]
+
+
+def test_an_empty_or_missing_directory_is_an_empty_history(tmp_path):
+    assert journal.replay(tmp_path / "nothing") == journal.History()
+
+
+def test_a_line_torn_at_any_byte_loses_that_line_only(tmp_path):
+    path = write(tmp_path, 0, placed(0), finished(0), placed(1))
+    before = path.read_bytes()
+    line = (json.dumps(finished(1)) + "\n").encode()
+
+    for length in range(len(line) + 1):
+        path.write_bytes(before + line[:length])
+        history = journal.replay(tmp_path)
+
+        whole = length == len(line)
+        assert list(history.finished) == ([0, 1] if whole else [0])
+        assert list(history.unfinished) == ([] if whole else [1])
+        assert history.torn == (0 if whole else length)
+
+
+def test_a_first_line_torn_at_any_byte_makes_the_file_count_for_nothing(tmp_path):
+    write(tmp_path, 0, placed(0))
+    path = write(tmp_path, 1)
+    header = path.read_bytes()
+
+    for length in range(len(header)):
+        path.write_bytes(header[:length])
+
+        assert list(journal.replay(tmp_path).unfinished) == [0]
+        assert journal.next_launch(tmp_path) == 2
+
+
+def test_the_next_launch_continues_after_a_torn_line(tmp_path):
+    path = write(tmp_path, 0, placed(0), placed(1), finished(0))
+    with path.open("ab") as stream:
+        stream.write(b'{"e":"finis')
+
+    write(tmp_path, 1, finished(1))
+
+    assert list(journal.replay(tmp_path).finished) == [0, 1]
+
+
+def test_what_a_fenced_writer_appends_later_does_not_count(tmp_path):
+    path = write(tmp_path, 0, placed(0), placed(1), finished(0))
+    write(tmp_path, 0, finished(1, 2.0), epoch=3)
+    with path.open("ab") as stream:
+        stream.write((json.dumps(finished(1, 9.0)) + "\n").encode())
+
+    history = journal.replay(tmp_path)
+
+    assert history.finished[1][0].objective == 2.0
+
+
+def test_files_are_read_in_the_order_of_launches_and_epochs(tmp_path):
+    for launch in range(12):
+        write(tmp_path, launch, placed(launch))
+
+    assert list(journal.replay(tmp_path).unfinished) == list(range(12))
+
+
+def test_two_masters_cannot_write_one_file(tmp_path):
+    write(tmp_path, 0)
+
+    with pytest.raises(RunDirectoryError, match="cannot write the journal"):
+        journal.Journal(tmp_path, 0, 0, {})
+
+
+def test_the_first_outcome_of_a_trial_counts(tmp_path):
+    write(tmp_path, 0, placed(0), finished(0, 1.0), finished(0, 2.0))
+
+    assert journal.replay(tmp_path).finished[0][0].objective == 1.0
+
+
+def test_a_broken_line_in_the_middle_is_an_error(tmp_path):
+    path = write(tmp_path, 0)
+    with path.open("ab") as stream:
+        stream.write(b"garbage\n" + json.dumps(placed(0)).encode() + b"\n")
+
+    with pytest.raises(RunDirectoryError, match="line 2 is no event"):
+        journal.replay(tmp_path)
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    (tmp_path / "0.0.jsonl").write_text('{"e":"launch","schema":99,"launch":0,"epoch":0,"fence":[]}\n')
+
+    with pytest.raises(RunDirectoryError, match="schema 99"):
+        journal.replay(tmp_path)
+
+
+def test_a_full_disk_is_an_error(monkeypatch, tmp_path):
+    written = journal.Journal(tmp_path, 0, 0, {})
+    with open("/dev/full", "wb") as full:
+        monkeypatch.setattr(written, "_fd", full.fileno())
+
+        with pytest.raises(RunDirectoryError, match="No space left"):
+            written.write([placed(0)])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 2), max_size=30), st.integers(0, 400))
+def test_any_cut_of_any_journal_can_be_read(tmp_path_factory, kinds, cut):
+    directory = tmp_path_factory.mktemp("journal")
+    events = []
+    for number, kind in enumerate(kinds):
+        events.append(placed(number))
+        if kind:
+            events.append(finished(number, None if kind == 1 else 1.5))
+    path = write(directory, 0, *events)
+    data = path.read_bytes()
+    path.write_bytes(data[: max(0, len(data) - cut)])
+
+    history = journal.replay(directory)
+
+    assert set(history.finished).isdisjoint(history.unfinished)
+    n_whole = path.read_bytes().count(b'"e":"placed"')
+    assert n_whole - 1 <= len(history.finished) + len(history.unfinished) <= n_whole

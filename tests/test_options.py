@@ -1,0 +1,108 @@
+"""The command line: defaults, files, and one sentence for what makes no sense."""
+
+import pytest
+
+from dhmpi.errors import OptionError
+from dhmpi.options import AmbsOptions, command_line, parse
+
+NEEDED = ["--problem", "p.Problem", "--run", "p.run"]
+
+
+def options(*words):
+    return parse(AmbsOptions, "python -m dhmpi.ambs", "", [*NEEDED, *words])
+
+
+def test_defaults_are_those_of_the_guides_software():
+    o = options()
+
+    assert (o.max_evals, o.liar_strategy, o.kappa, o.xi, o.n_jobs, o.retries) == (1_000_000, "cl_max", 1.96, 0.01, 1, 2)
+    assert (o.evaluator, o.surrogate_model, o.eval_timeout, o.time_limit) == ("process", "auto", None, None)
+
+
+def test_minutes_may_be_fractions():
+    assert options("--eval-timeout-minutes", "0.5").eval_timeout == 30
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--kappa", "-1"], "--kappa must be >= 0, got -1"),
+        (["--xi", "nan"], "--xi must be >= 0"),
+        (["--max-evals", "0"], "--max-evals must be >= 1, got 0"),
+        (["--surrogate-model", "XGB"], "invalid choice: 'XGB'"),
+        (["--eval-timeout-minutes", "0"], "--eval-timeout-minutes must be > 0"),
+        (["--eval-timeout-minutes", "1", "--evaluator", "inline"], "cannot be enforced with --evaluator inline"),
+        (["--max-rss", "100", "--evaluator", "inline"], "cannot be enforced with --evaluator inline"),
+        (["--max-eval", "5"], "unrecognized arguments"),
+        (["--resume"], "--resume needs --log-dir"),
+        (["--name", "../up"], "--name becomes the name of a directory"),
+        (["--retries", "-1"], "--retries must be >= 0"),
+        (["--n-jobs", "0"], "--n-jobs must be >= 1"),
+        (["--target", "nan"], "--target must be a number"),
+        (["--config", "/nowhere.toml"], "cannot read --config /nowhere.toml"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words, sentence):
+    with pytest.raises(OptionError) as error:
+        options(*words)
+
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_problem_and_run_are_needed():
+    with pytest.raises(OptionError, match="--run is missing"):
+        parse(AmbsOptions, "p", "", ["--problem", "p.Problem"])
+
+
+def test_a_file_gives_options_and_the_command_line_wins(tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text('problem = "q.Problem"\nmax-evals = 7\nkappa = 2\nresume = false\nretries = 5\n')
+
+    o = options("--config", str(file), "--retries", "1")
+
+    assert (o.problem, o.max_evals, o.kappa, o.retries) == ("p.Problem", 7, 2.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("max_eval = 7", "unknown option 'max_eval'"),
+        ("max_evals = 'many'", "--max-evals in --config .* must be int"),
+        ("evaluator = 'thread'", "must be one of process, inline"),
+        ("= 3", "is no TOML"),
+        ("kappa = -1", "--kappa must be >= 0"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path, text, sentence):
+    file = tmp_path / "options.toml"
+    file.write_text(text)
+
+    with pytest.raises(OptionError, match=sentence):
+        options("--config", str(file))
+
+
+def test_help_names_every_option_and_says_what_cl_max_means(capsys):
+    with pytest.raises(SystemExit):
+        options("--help")
+
+    text = " ".join(capsys.readouterr().out.split())
+    for flag in (
+        "--problem --run --max-evals --eval-timeout-minutes --time-limit-minutes --log-dir --name --workflow --resume "
+        "--seed --surrogate-model --liar-strategy --acq-func --kappa --xi --n-jobs --evaluator --job-mode "
+        "--node-packing-count --num-evals-per-node --num-threads-per-rank --max-rss --recycle-rss --retries "
+        "--max-failures --target --patience --task-dirs --config --log-level --version"
+    ).split():
+        assert flag in text
+    assert "maximised space" in text
+    assert "cl_max is optimistic" in text
+
+
+def test_a_command_line_can_be_made_from_options():
+    o = options("--kappa", "1.2", "--name", "two words")
+
+    words = command_line("dhmpi.ambs", o, resume=True, log_dir="dir")
+
+    assert words == (
+        "python -m dhmpi.ambs --problem p.Problem --run p.run --kappa 1.2 --log-dir dir --name 'two words' --resume"
+    )
