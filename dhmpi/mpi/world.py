@@ -149,7 +149,8 @@ def _affinity() -> tuple[int, ...]:
 
 
 def _library(mpi: Any) -> str:
-    return mpi.Get_library_version().split("\n", 1)[0].split(",", 1)[0].strip("\0 ")
+    first = mpi.Get_library_version().split("\n", 1)[0].split(",", 1)[0]
+    return " ".join(first.replace("Version:", "").strip("\0").split())
 
 
 def _clock_offset(comm: MPI.Comm, hosts: tuple[str, ...]) -> float:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
-from dhmpi.evaluate.process import Finished, Loaded, Refused, Reported
+from dhmpi.evaluate import interface
+from dhmpi.evaluate.interface import Event, Finished, Loaded, Refused
 from dhmpi.mpi import protocol
 from dhmpi.mpi.post import Message, Post
 from dhmpi.mpi.protocol import Tag
@@ -18,17 +18,6 @@ SHORT = 5e-4
 """Seconds; outcomes of shorter evaluations travel together."""
 LATEST = 1e-3
 """Seconds after which an outcome is sent at the latest, where evaluations are short."""
-
-
-class Backend(Protocol):
-    """Where evaluations happen: `dhmpi.evaluate.process` or `dhmpi.evaluate.inline`."""
-
-    def load(self) -> None: ...
-    def start(self, trial: Trial, timeout: float | None = None) -> None: ...
-    def poll(self) -> Sequence[Loaded | Refused | Reported | Finished]: ...
-    def fileno(self) -> int | None: ...
-    def cancel(self) -> None: ...
-    def close(self) -> None: ...
 
 
 class Evaluator(Role):
@@ -56,7 +45,7 @@ class Evaluator(Role):
         post: Post,
         master: int,
         host: str,
-        backend: Callable[[protocol.Setup], Backend],
+        backend: Callable[[protocol.Setup], interface.Evaluator],
         timeout: float | None = None,
         clock_offset: float = 0.0,
     ) -> None:
@@ -64,7 +53,7 @@ class Evaluator(Role):
         self._master = master
         self._host = host
         self._make_backend = backend
-        self._backend: Backend | None = None
+        self._backend: interface.Evaluator | None = None
         self._timeout = timeout
         self._clock_offset = clock_offset
         self._queue: deque[Trial] = deque()
@@ -132,7 +121,7 @@ class Evaluator(Role):
                 self._backend.cancel()
         self._queue.extend(work.trials)
 
-    def _take(self, event: Loaded | Refused | Reported | Finished) -> None:
+    def _take(self, event: Event) -> None:
         if isinstance(event, Finished):
             self._running = None
             self._finish(

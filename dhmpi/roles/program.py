@@ -24,7 +24,7 @@ from dhmpi.options import SearchOptions, parse
 from dhmpi.roles.role import Role, Spare, serve
 
 if TYPE_CHECKING:
-    from dhmpi.roles.evaluator import Backend
+    from dhmpi.evaluate import interface
     from dhmpi.roles.searcher import SearchHost
 
 EXIT_BUG = 70
@@ -171,11 +171,11 @@ class _Rank:
             self.roles.append(master)
             master.begin()
 
-    def backend(self, setup: protocol.Setup) -> Backend:
+    def backend(self, setup: protocol.Setup) -> interface.Evaluator:
         """Return where this rank's evaluations happen."""
-        from dhmpi.evaluate.process import EvaluationSpec, ProcessEvaluator
-
         options = self.options
+        from dhmpi.evaluate.interface import EvaluationSpec
+
         spec = EvaluationSpec(
             run=options.run,
             run_directory=Path(setup.directory),
@@ -185,11 +185,14 @@ class _Rank:
             max_rss_mb=options.max_rss,
             recycle_rss_mb=options.recycle_rss,
             task_dirs=options.task_dirs,
+            log=Path(setup.directory) / "imports" / f"rank{self.world.rank}.out",
         )
         if options.evaluator == "inline" or self.keeper is None:
             from dhmpi.evaluate.inline import InlineEvaluator
 
             return InlineEvaluator(spec)
+        from dhmpi.evaluate.process import ProcessEvaluator
+
         self.keeper.name_run(setup.run_id)
         return ProcessEvaluator(self.keeper, spec)
 

