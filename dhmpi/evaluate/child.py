@@ -1,0 +1,256 @@
+"""The resident child: imports the run function once, then evaluates one trial after another.
+
+``python -m dhmpi.evaluate.child FD_IN FD_OUT`` is started by the keeper.  User code runs here and may do anything; what
+it does to working directory, output and signals is undone between evaluations as far as that is possible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import io
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dhmpi import frames, platform
+from dhmpi import load as loading
+from dhmpi.errors import DhmpiError
+from dhmpi.evaluate import context, failure
+from dhmpi.evaluate.link import raised
+from dhmpi.evaluate.result import check
+
+HIGH_FD = 950
+"""A spare copy of standard output is kept from this number on."""
+REPORT_EVERY = 0.05
+"""Seconds between reports that leave the process."""
+
+
+class _Link:
+    """The pipes to the keeper, and through it to the rank."""
+
+    def __init__(self, fd_in: int, fd_out: int) -> None:
+        for fd in (fd_in, fd_out):
+            os.set_inheritable(fd, False)
+        self._out = fd_out
+        self._reader = frames.Reader(fd_in)
+        self._inbox: deque[dict[str, Any]] = deque()
+        self._waiting = select.poll()
+        self._waiting.register(fd_in, select.POLLIN)
+
+    def send(self, **message: Any) -> None:
+        """Send a message to the rank; without a keeper there is nothing left to do."""
+        try:
+            frames.write(self._out, message)
+        except OSError:
+            os._exit(1)
+
+    def receive(self) -> dict[str, Any] | None:
+        """Wait for the next message; None when the keeper wants this process to leave."""
+        while not self._inbox:
+            if self._reader.closed:
+                return None
+            self._inbox += self._reader.read()
+        return self._inbox.popleft()
+
+    def stopped(self, trial: int, attempt: int) -> bool:
+        """Return whether a message asks this evaluation to stop."""
+        if not self._reader.closed and self._waiting.poll(0):
+            self._inbox += self._reader.read()
+        asked = {"do": "stop", "trial": trial, "attempt": attempt}
+        return asked in self._inbox
+
+
+class _Reports:
+    """Sends intermediate values, not too many of them."""
+
+    def __init__(self, link: _Link, trial: int, attempt: int) -> None:
+        self._link = link
+        self._trial = trial
+        self._attempt = attempt
+        self._sent = float("-inf")
+        self._latest: tuple[int, float] | None = None
+
+    def take(self, step: int, value: float) -> None:
+        """Send a value now or, unless another follows, later."""
+        self._latest = (step, value)
+        if time.monotonic() - self._sent >= REPORT_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits."""
+        if self._latest is not None:
+            step, value = self._latest
+            self._latest = None
+            self._sent = time.monotonic()
+            self._link.send(event="report", trial=self._trial, attempt=self._attempt, step=step, value=value)
+
+    def should_stop(self) -> bool:
+        """Return whether the rank has asked this evaluation to stop."""
+        self.flush()
+        return self._link.stopped(self._trial, self._attempt)
+
+
+class _Surroundings:
+    """What belongs to the process and is given back after each evaluation: standard output, working directory."""
+
+    def __init__(self) -> None:
+        self._home = Path.cwd()
+        self._pid = os.getpid()
+        self._printed = raised(1, HIGH_FD)
+        os.set_inheritable(self._printed, False)
+        faulthandler.enable()
+        self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
+        for stream in self._streams:
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+    def restore(self) -> None:
+        """Undo what an evaluation has done to the process."""
+        if os.getpid() != self._pid:
+            os._exit(0)  # the function has forked, and this is the copy
+        self.flush()
+        with contextlib.suppress(OSError):
+            os.dup2(self._printed, 1)
+            os.dup2(self._printed, 2)
+        if any(stream is None or stream.closed for stream in self._streams):
+            self._streams = (_stream(1), _stream(2))
+        sys.stdout, sys.stderr = self._streams
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            os.chdir(self._home)
+        except OSError:
+            os.chdir("/")
+
+    def flush(self) -> None:
+        """Have everything that was printed leave the process."""
+        for stream in {sys.stdout, sys.stderr, *self._streams}:
+            with contextlib.suppress(Exception):  # of a stream that the user has put there, or closed
+                stream.flush()
+        if _libc is not None:
+            _libc.fflush(None)  # what C code printed
+
+
+def _stream(fd: int) -> io.TextIOWrapper:
+    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: PTH123
+
+
+def _c_library() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):
+        return None
+
+
+_libc = _c_library()
+
+
+def main() -> None:
+    """Do what the rank says until the keeper closes the pipe."""
+    link = _Link(int(sys.argv[1]), int(sys.argv[2]))
+    del sys.argv[1:]  # the user's modules may read it
+    surroundings = _Surroundings()
+    run: Callable[..., Any] | None = None
+    seed, weigh = 0, False
+    while (message := link.receive()) is not None:
+        do = message["do"]
+        if do == "load":
+            seed, weigh = message["seed"], message["weigh"]
+            run = _load(message["run"], link, surroundings)
+        elif do == "evaluate" and run is not None:
+            answer = _evaluate(run, message, seed, link, surroundings)
+            if weigh:
+                answer["rss_mb"] = platform.rss_mb(os.getpid())
+            link.send(event="finished", trial=message["trial"], attempt=message["attempt"], **answer)
+            if message["scratch"]:
+                _empty(message["directory"])
+        elif do == "remove":
+            shutil.rmtree(message["directory"], ignore_errors=True)
+
+
+def _load(name: str, link: _Link, surroundings: _Surroundings) -> Callable[..., Any] | None:
+    began = time.perf_counter()
+    try:
+        run = loading.load_run(name)
+    except DhmpiError as error:
+        link.send(event="refused", reason=str(error))
+        return None
+    except BaseException as exception:  # of the user's module, sys.exit for instance
+        link.send(event="refused", reason=f"{name} cannot be imported: {failure.describe(exception)}")
+        return None
+    surroundings.restore()
+    link.send(event="loaded", seconds=time.perf_counter() - began)
+    return run
+
+
+def _evaluate(
+    run: Callable[..., Any], message: dict[str, Any], seed: int, link: _Link, surroundings: _Surroundings
+) -> dict[str, Any]:
+    """Evaluate one trial; return what came of it as plain values."""
+    trial, attempt, timeout, directory = (message[key] for key in ("trial", "attempt", "timeout", "directory"))
+    reports = _Reports(link, trial, attempt)
+    start = time.time()
+    deadline = None if timeout is None else start + timeout
+    answer: dict[str, Any] = {"status": "failed", "objective": None, "metrics": {}, "reason": ""}
+    began = time.perf_counter()
+    try:
+        _make(directory, message["scratch"])
+        os.chdir(directory)
+    except OSError as error:
+        answer["reason"] = f"the directory {directory} of the evaluation cannot be used: {error.strerror or error}"
+    else:
+        context.enter(
+            context.TrialContext(trial, attempt, seed, directory, deadline, reports.take, reports.should_stop)
+        )
+        began = time.perf_counter()
+        try:
+            returned = run(message["config"])
+        except BaseException as exception:  # whatever it is, it is an outcome
+            answer["reason"] = failure.describe(exception)
+        else:
+            answer["elapsed"] = time.perf_counter() - began
+            try:
+                answer["objective"], answer["metrics"] = check(returned)
+                answer["status"] = "done"
+            except ValueError as error:
+                answer["reason"] = str(error)
+        context.leave()
+    answer.setdefault("elapsed", time.perf_counter() - began)
+    surroundings.restore()
+    reports.flush()
+    return {**answer, "start": start, "end": start + answer["elapsed"]}
+
+
+def _make(directory: str, scratch: bool) -> None:
+    try:
+        os.mkdir(directory)  # noqa: PTH102 (a Path would cost as much as a null function)
+    except FileExistsError:
+        if os.path.islink(directory):  # noqa: PTH114
+            raise OSError("it is a symbolic link") from None
+    if scratch:
+        _empty(directory)
+
+
+def _empty(directory: str) -> None:
+    """Remove what is in a directory."""
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)  # noqa: PTH108
+    except OSError:
+        pass  # the function has removed it, or protects it
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What a run function can learn of the evaluation it runs in, through :func:`dhmpi.trial`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class TrialContext:
+    """The evaluation that is running.
+
+    Parameters
+    ----------
+    id : int, optional
+        Number of the trial in the run; None outside an evaluation.
+    attempt : int, default 0
+        0 for the first try.
+    run_seed : int, default 0
+        Seed of the run, from which `seed` follows.
+    directory : str, optional
+        Where the evaluation may write; by default the working directory.
+    deadline : float, optional
+        Seconds since the epoch at which the evaluation is ended by force.
+    report : callable, optional
+        Takes step and value; by default they are dropped.
+    should_stop : callable, optional
+        Returns whether to stop; by default never.
+    comm : communicator, optional
+        Of the ranks that evaluate this trial together.
+    """
+
+    __slots__ = ("_directory", "_report", "_run_seed", "_should_stop", "attempt", "comm", "deadline", "id")
+
+    def __init__(
+        self,
+        id: int | None = None,  # noqa: A002 (the name that users read)
+        attempt: int = 0,
+        run_seed: int = 0,
+        directory: str | None = None,
+        deadline: float | None = None,
+        report: Callable[[int, float], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        comm: Any = None,
+    ) -> None:
+        self.id = id
+        self.attempt = attempt
+        self.deadline = deadline
+        self.comm = comm
+        self._run_seed = run_seed
+        self._directory = directory
+        self._report = report
+        self._should_stop = should_stop
+
+    @property
+    def seed(self) -> int:
+        """Seed for the random choices of this trial, 0 <= seed < 2**31; the same in each attempt."""
+        text = f"{self._run_seed} {self.id}".encode()
+        return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
+
+    @property
+    def directory(self) -> Path:
+        """Directory of the evaluation, at its start the working directory."""
+        return Path.cwd() if self._directory is None else Path(self._directory)
+
+    def report(self, step: int, value: float) -> None:
+        """Report an intermediate value of the objective (maximised), an epoch's validation accuracy for instance.
+
+        At most 20 reports a second leave the process: of those in between only the latest, and always the last.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If step is no integer, or value no number.
+        """
+        step, value = int(step), float(value)
+        if self._report is not None:
+            self._report(step, value)
+
+    def should_stop(self) -> bool:
+        """Return whether the run has no more use for this evaluation, so that the function had better return now."""
+        return self._should_stop is not None and self._should_stop()
+
+
+_OUTSIDE = TrialContext()
+_current = _OUTSIDE
+
+
+def current() -> TrialContext:
+    """Return the context of the evaluation that is running in this process; outside of one a neutral context."""
+    return _current
+
+
+def enter(context: TrialContext) -> None:
+    """Make `context` the current one, in all threads of this process."""
+    global _current
+    _current = context
+
+
+def leave() -> None:
+    """Return to the neutral context."""
+    enter(_OUTSIDE)
