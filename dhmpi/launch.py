@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError
+from dhmpi.mpi.environment import TERMINAL_VARIABLE
 
 PROGRAMS = ("ambs",)
 LOOK_SECONDS = 20.0
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.dry_run:
         print(shlex.join(command))
         return 0
-    return _run(command, {**os.environ, **launcher.environment(), "DHMPI_TERMINAL": str(int(sys.stdout.isatty()))})
+    return _run(command, {**os.environ, **launcher.environment(), TERMINAL_VARIABLE: str(int(sys.stdout.isatty()))})
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:

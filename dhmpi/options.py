@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 from dhmpi import __version__
 from dhmpi.errors import OptionError
@@ -335,8 +335,6 @@ def _typed(item: dataclasses.Field[Any], value: Any, path: Path) -> Any:
 
 def command_line(prog: str, options: SearchOptions, **changes: Any) -> str:
     """Return a command that asks for these options, with changes; what has its default is left out."""
-    import shlex
-
     options = dataclasses.replace(options, **changes)
     words = ["python", "-m", prog]
     for item in _fields(type(options)):
@@ -346,17 +344,3 @@ def command_line(prog: str, options: SearchOptions, **changes: Any) -> str:
         elif value != item.default:
             words += [flag(item.name), str(value)]
     return shlex.join(words)
-
-
-def in_terminal() -> bool:
-    """Return whether a person watches the output in a terminal.
-
-    Under a launcher stdout says nothing about that (Open MPI gives each rank a terminal of its own), so that
-    ``dhmpi.launch`` says it in ``DHMPI_TERMINAL``.
-    """
-    said = os.environ.get("DHMPI_TERMINAL")
-    if said is not None:
-        return said == "1"
-    from dhmpi.mpi.world import launcher_size
-
-    return launcher_size() is None and cast(bool, sys.stdout.isatty())

@@ -13,6 +13,7 @@ from typing import Any
 
 from dhmpi import journal, platform
 from dhmpi.errors import RunDirectoryError
+from dhmpi.mpi.environment import job_id
 from dhmpi.results import write_json
 
 LOCK_RENEWED = 10.0
@@ -161,12 +162,9 @@ def _lock_content() -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "process_start": platform.start_time(os.getpid()),
-        "job": next((os.environ[name] for name in _JOB_VARIABLES if name in os.environ), None),
+        "job": job_id(),
         "renewed": time.time(),
     }
-
-
-_JOB_VARIABLES = ("COBALT_JOBID", "PBS_JOBID", "SLURM_JOB_ID")
 
 
 def _take_lock(path: Path) -> None:

@@ -113,6 +113,8 @@ class News(NamedTuple):
     n_evaluators: int = 0
     n_wanted: int = 0
     """Trials that may still be started within the budget."""
+    duration: float | None = None
+    """Median seconds of the last evaluations."""
 
 
 class Proposed(NamedTuple):

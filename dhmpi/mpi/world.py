@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dhmpi.errors import DhmpiError
+from dhmpi.mpi.environment import launcher_size
 from dhmpi.mpi.layout import Layout
 from dhmpi.mpi.post import Post
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PALS_RANKID", "PMI_RANK", "ALPS_APP_PE", "SLURM_PROCID")
-SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PALS_SIZE", "SLURM_STEP_NUM_TASKS")
 N_PINGS = 5
 
 
@@ -56,22 +55,6 @@ class World:
     clock_offset: float
     n_cpus: int
     library: str
-
-
-def launcher_rank() -> int:
-    """Return the rank that the launcher's variables name, 0 without a launcher; needs no MPI."""
-    for name in RANK_VARIABLES:
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
-
-
-def launcher_size() -> int | None:
-    """Return the number of ranks that the launcher's variables name, None without a launcher; needs no MPI."""
-    for name in SIZE_VARIABLES:
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return None
 
 
 def start(plan: Callable[[tuple[str, ...]], Layout]) -> World:

@@ -88,6 +88,7 @@ class Dispatcher:
         self._depth = 0
         self._durations: deque[float] = deque(maxlen=101)
         self._n_durations = 0
+        self._median_duration: float | None = None
         self._recent: dict[int, Config] = {}  # key -> configuration of those started last
         self._work: dict[int, _Orders] = {}
         self._events: list[dict[str, Any]] = []
@@ -122,11 +123,6 @@ class Dispatcher:
         """Trials given to an evaluator, or waiting to be given out again, in the order of their ids."""
         return sorted([*self._open.values(), *self._waiting])
 
-    @property
-    def median_duration(self) -> float | None:
-        """Seconds, of the last hundred evaluations."""
-        return statistics.median(self._durations) if self._durations else None
-
     def running_seconds(self, now: float) -> float:
         """Return how long what is running now has been running, all evaluators together."""
         return sum(max(0.0, now - evaluator.since) for evaluator in self._evaluators.values() if evaluator.queue)
@@ -159,7 +155,9 @@ class Dispatcher:
         """Return what the searcher should know, or None if there is nothing new."""
         if not (self._told or self._started_keys or self._dropped):
             return None
-        news = News(self._told, self._started_keys, self._dropped, self.n_evaluators, self.n_wanted)
+        news = News(
+            self._told, self._started_keys, self._dropped, self.n_evaluators, self.n_wanted, self._median_duration
+        )
         self._told, self._started_keys, self._dropped = [], [], []
         return news
 
@@ -416,7 +414,7 @@ class Dispatcher:
         )
 
     def _set_depth(self) -> None:
-        median = statistics.median(self._durations)
+        median = self._median_duration = statistics.median(self._durations)
         depth = 0 if median > SHORT else min(MOST_PLACED, max(1, round(ROUND_TRIP / median)))
         if depth > self._depth:
             for rank, evaluator in self._evaluators.items():
@@ -425,7 +423,7 @@ class Dispatcher:
         self._depth = depth
 
     def _recall(self, now: float) -> None:
-        patience = max(0.05, 2 * (self.median_duration or 0.0))
+        patience = max(0.05, 2 * (self._median_duration or 0.0))
         for rank, evaluator in self._evaluators.items():
             if len(evaluator.queue) > 1 and not evaluator.recalled and now - evaluator.since > patience:
                 evaluator.recalled = True

@@ -21,10 +21,11 @@ from dhmpi import __version__, journal, load, platform
 from dhmpi.budget import Limits, objective_for_search
 from dhmpi.errors import OptionError, ProblemError, RunDirectoryError
 from dhmpi.mpi import protocol
+from dhmpi.mpi.environment import in_terminal
 from dhmpi.mpi.post import Message
 from dhmpi.mpi.protocol import Tag
 from dhmpi.mpi.world import World
-from dhmpi.options import SearchOptions, command_line, in_terminal
+from dhmpi.options import SearchOptions, command_line
 from dhmpi.results import ResultsTable, write_best
 from dhmpi.roles.dispatcher import Dispatcher
 from dhmpi.roles.progress import Figures, Progress, summary

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError
 from dhmpi.evaluate.process import Keeper
 from dhmpi.mpi import layout, protocol, world
+from dhmpi.mpi.environment import launcher_rank
 from dhmpi.options import SearchOptions, parse
 from dhmpi.roles.role import Role, Spare, serve
 
@@ -208,7 +209,7 @@ class _Rank:
 def _once(arguments: Sequence[str] | None) -> Sequence[str] | None:
     """Keep ``--help`` and ``--version`` to one rank."""
     words = sys.argv[1:] if arguments is None else arguments
-    if world.launcher_rank() > 0 and {"-h", "--help", "--version"} & set(words):
+    if launcher_rank() > 0 and {"-h", "--help", "--version"} & set(words):
         raise SystemExit(0)
     return arguments
 
@@ -228,7 +229,7 @@ def thread_variables(n_threads: int) -> dict[str, str]:
 
 def _refuse_early(program: Program, error: DhmpiError) -> int:
     """Say what is wrong on one rank; all ranks know it, and none has begun."""
-    if world.launcher_rank() == 0:
+    if launcher_rank() == 0:
         print(f"{program.module}: error: {error}", file=sys.stderr, flush=True)
     else:
         time.sleep(OTHERS_WAIT)
@@ -237,7 +238,7 @@ def _refuse_early(program: Program, error: DhmpiError) -> int:
 
 def _report_bug() -> None:
     print(
-        f"dhmpi: internal error on rank {world.launcher_rank()}, host {socket.gethostname()}, process {os.getpid()}; "
+        f"dhmpi: internal error on rank {launcher_rank()}, host {socket.gethostname()}, process {os.getpid()}; "
         f"the job ends, its journal is whole and --resume continues it\n{traceback.format_exc()}",
         file=sys.stderr,
         flush=True,

@@ -12,11 +12,17 @@ from typing import NamedTuple
 
 from dhmpi.mpi.protocol import News
 
-LATENCY = 0.05
+LATENCY = 0.02
 """Seconds from a request to proposals at the master, besides the time of the ask itself."""
+FIRST_ASK = 0.3
+"""Seconds that an ask is believed to take before one has been seen."""
+MEMORY = 0.8
+"""How much of the longest ask so far is still believed at the next one: fits differ in length."""
+GROWTH = 3.0
+"""Times the rate seen so far that evaluators may turn out to want: they cannot show it while they wait."""
 MOST_PER_ASK = 4096
 RATE_WINDOW = 0.02
-RATE_MEMORY = 2.0
+RATE_MEMORY = 1.0
 """Seconds: how long a rate is measured, and how fast an older one is forgotten."""
 
 
@@ -43,7 +49,8 @@ class Supply:
         self._ahead: dict[int, bool] = {}  # key -> whether newer knowledge would change it
         self._told = 0
         self._told_at_ask = 0
-        self._ask_seconds = 0.0
+        self._ask_seconds = FIRST_ASK
+        self._duration: float | None = None
         self._rate = 0.0  # trials started per second
         self._started = 0
         self._window = 0.0  # when the counting of _started began
@@ -60,6 +67,7 @@ class Supply:
         self._told += len(news.told)
         self.n_evaluators = max(1, news.n_evaluators)
         self.n_wanted = news.n_wanted
+        self._duration = news.duration
         if news.dropped:
             self.exhausted = False  # what was dropped may be proposed again
         self._started += len(news.started)
@@ -73,8 +81,8 @@ class Supply:
         """Return what to ask the search now, or None if the supply will do."""
         if self.exhausted:
             return None
-        used_meanwhile = math.ceil(self._rate * (1.5 * self._ask_seconds + LATENCY))
-        target = min(self.n_wanted, max(self.n_evaluators, 2 * used_meanwhile), MOST_PER_ASK)
+        used_meanwhile = math.ceil(self._demand() * (self._ask_seconds + LATENCY))
+        target = min(self.n_wanted, self.n_evaluators + 2 * used_meanwhile, MOST_PER_ASK)
         if self._told - self._told_at_ask >= max(1, self._told // 50):
             # Those that will be started before the answer is here stay; newer knowledge replaces the others.
             stale = tuple(key for key in list(self._ahead)[used_meanwhile:] if self._ahead[key])
@@ -102,4 +110,9 @@ class Supply:
         before = len(self._ahead)
         self._ahead.update(dict.fromkeys(keys, informed))
         self.exhausted = len(self._ahead) - before < ask.n
-        self._ask_seconds += 0.3 * (seconds - self._ask_seconds)
+        self._ask_seconds = max(seconds, MEMORY * self._ask_seconds)
+
+    def _demand(self) -> float:
+        """Return the trials per second that evaluators would start if they never waited."""
+        seen = GROWTH * self._rate
+        return seen if not self._duration else min(seen, self.n_evaluators / self._duration)

@@ -116,5 +116,3 @@ def run(start):
         return start(*args, **kwargs).wait()
 
     return run_
-
-

@@ -1,0 +1,47 @@
+"""What the launcher and the terminal say in the environment; the only place that reads those variables.  No mpi4py."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PALS_RANKID", "PMI_RANK", "ALPS_APP_PE")
+SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PALS_SIZE", "SLURM_STEP_NUM_TASKS")
+JOB_VARIABLES = ("COBALT_JOBID", "PBS_JOBID", "SLURM_JOB_ID")
+TERMINAL_VARIABLE = "DHMPI_TERMINAL"
+
+
+def launcher_rank() -> int:
+    """Return the rank that the launcher gave this process, 0 without a launcher."""
+    rank = _number(RANK_VARIABLES)
+    if rank is None and "SLURM_STEP_NUM_TASKS" in os.environ:  # a plain sbatch script has SLURM_PROCID too
+        rank = _number(("SLURM_PROCID",))
+    return rank or 0
+
+
+def launcher_size() -> int | None:
+    """Return the number of processes that the launcher started, None without a launcher.
+
+    ``SLURM_NTASKS`` says nothing: it is there in a batch script that has launched nothing yet.
+    """
+    return _number(SIZE_VARIABLES)
+
+
+def job_id() -> str | None:
+    """Return the scheduler's name of the job, None outside of one."""
+    return next((os.environ[name] for name in JOB_VARIABLES if name in os.environ), None)
+
+
+def in_terminal() -> bool:
+    """Return whether a person watches the output in a terminal.
+
+    Under a launcher stdout does not tell (Open MPI gives each rank a terminal of its own); ``dhmpi.launch`` says it.
+    """
+    said = os.environ.get(TERMINAL_VARIABLE)
+    if said is not None:
+        return said == "1"
+    return launcher_size() is None and sys.stdout.isatty()
+
+
+def _number(names: tuple[str, ...]) -> int | None:
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), None)

@@ -1,0 +1,81 @@
+"""Finding the launcher and writing its command."""
+
+import os
+import stat
+
+import pytest
+
+from dhmpi import launch
+from dhmpi.errors import DhmpiError
+
+AMBS = ["ambs", "--problem", "p.Problem", "--run", "p.run"]
+
+
+def fake(directory, text):
+    path = directory / "mpiexec"
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "flavour", "version", "words"),
+    [
+        ("mpiexec (Open MPI) 5.0.11", "openmpi", (5, 0, 11), ["--with-ft", "ulfm", "--oversubscribe", "-n", "4"]),
+        ("mpiexec (OpenRTE) 4.1.6\nOpen MPI v4.1.6", "openmpi", (4, 1, 6), ["--oversubscribe", "-n", "4"]),
+        ("HYDRA build details:\n    Version:       5.0.2", "hydra", (5, 0, 2), ["-n", "4"]),
+        ("Intel(R) MPI Library for Linux* OS, Version 2021.13", "hydra", (2021, 13), ["-n", "4"]),
+        ("HPE Cray PALS 1.2", "other", (), ["-n", "4"]),
+    ],
+)
+def test_each_launcher_gets_what_it_knows(tmp_path, text, flavour, version, words):
+    path = fake(tmp_path, text)
+
+    launcher = launch.identify(path)
+
+    assert (launcher.flavour, launcher.version) == (flavour, version)
+    assert launcher.command(4) == [path, *words]
+
+
+def test_fault_tolerance_can_be_left_out(tmp_path):
+    launcher = launch.identify(fake(tmp_path, "mpiexec (Open MPI) 5.0.11"))
+
+    assert "ulfm" not in launcher.command(4, fault_tolerance=False)
+
+
+def test_root_gets_what_open_mpi_asks_of_root(tmp_path, monkeypatch):
+    launcher = launch.identify(fake(tmp_path, "mpiexec (Open MPI) 5.0.11"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+    assert launcher.environment()["OMPI_ALLOW_RUN_AS_ROOT"] == "1"
+
+
+def test_a_named_launcher_that_is_not_there():
+    with pytest.raises(DhmpiError, match="there is no mpiexec 'mpiexec-of-my-dreams'"):
+        launch.find("mpiexec-of-my-dreams")
+
+
+def test_dry_run_prints_the_command(tmp_path, capsys):
+    path = fake(tmp_path, "HYDRA build details:\n    Version:       5.0.2")
+
+    code = launch.main(["-n", "8", "--mpiexec", path, "--dry-run", *AMBS, "--kappa", "2"])
+
+    assert code == 0
+    line = capsys.readouterr().out.strip()
+    assert line.startswith(f"{path} -n 8 ")
+    assert line.endswith("-m dhmpi.ambs --problem p.Problem --run p.run --kappa 2")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["-n", "0", *AMBS], "-n must be >= 1, got 0"),
+        (["-n", "2", *AMBS, "--kappa", "-1"], "--kappa must be >= 0"),
+        (["-n", "2", "ambs"], "--problem is missing"),
+        (["-n", "2", "--mpiexec", "/no/such", *AMBS], "there is no mpiexec"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_starts(words, sentence, capsys):
+    assert launch.main(words) == 2
+
+    assert sentence in capsys.readouterr().err
