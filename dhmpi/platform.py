@@ -120,8 +120,8 @@ def tree_rss_mb(pid: int, enough: float = float("inf")) -> float:
     """
     if not HAS_PROC:
         table = _ps()
-        family = {pid, *_below(pid, table)}
-        return sum(rss for child, _, rss in table if child in family) / 1024
+        members = {pid, *_below(pid, table)}
+        return sum(rss for child, _, rss in table if child in members) / 1024
     family = [pid, *descendants(pid)]
     total = sum(map(rss_mb, family))
     if total > enough and len(family) > 1:

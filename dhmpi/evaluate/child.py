@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from dhmpi import frames, platform
-from dhmpi import load as loading
 from dhmpi.errors import DhmpiError
 from dhmpi.evaluate import context, failure
-from dhmpi.evaluate.link import raised
+from dhmpi.evaluate.link import EXIT_MUTE, raised
 from dhmpi.evaluate.result import check
+from dhmpi.load import load_run
 
 HIGH_FD = 950
 """A spare copy of standard output is kept from this number on."""
@@ -51,7 +51,7 @@ class _Link:
         try:
             frames.write(self._out, message)
         except OSError:
-            os._exit(1)
+            os._exit(EXIT_MUTE)
 
     def receive(self) -> dict[str, Any] | None:
         """Wait for the next message; None when the keeper wants this process to leave."""
@@ -179,7 +179,7 @@ def main() -> None:
 def _load(name: str, link: _Link, surroundings: _Surroundings) -> Callable[..., Any] | None:
     began = time.perf_counter()
     try:
-        run = loading.load_run(name)
+        run = load_run(name)
     except DhmpiError as error:
         link.send(event="refused", reason=str(error))
         return None

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from dhmpi import load as loading
 from dhmpi.errors import DhmpiError, OptionError
 from dhmpi.evaluate import context, failure
 from dhmpi.evaluate.interface import EvaluationSpec, Event, Finished, Loaded, Refused, Reported
 from dhmpi.evaluate.result import check
+from dhmpi.load import load_run
 from dhmpi.trials import Config, Status, Trial
 
 
@@ -43,7 +43,7 @@ class InlineEvaluator:
         """Import the run function; `Loaded` or `Refused` follows."""
         began = time.perf_counter()
         try:
-            self._run = loading.load_run(self._spec.run)
+            self._run = load_run(self._spec.run)
         except DhmpiError as error:
             self._events.append(Refused(str(error)))
         else:
@@ -92,18 +92,18 @@ class InlineEvaluator:
         try:
             returned = run(dict(trial.config))  # whatever the function does to it
         except (Exception, SystemExit) as exception:
-            status, objective, metrics, reason = Status.FAILED, None, {}, failure.describe(exception)
+            reason = failure.describe(exception)
             elapsed = time.perf_counter() - began
         else:
             elapsed = time.perf_counter() - began
             try:
                 objective, metrics = check(returned)
-                status, reason = Status.DONE, ""
+                return Finished(id_, attempt, Status.DONE, objective, metrics, start, start + elapsed, elapsed)
             except ValueError as error:
-                status, objective, metrics, reason = Status.FAILED, None, {}, str(error)
+                reason = str(error)
         finally:
             context.leave()
-        return Finished(id_, attempt, status, objective, metrics, start, start + elapsed, elapsed, reason)
+        return Finished(id_, attempt, Status.FAILED, None, {}, start, start + elapsed, elapsed, reason)
 
 
 def _refuse(timeout: float | None) -> None:

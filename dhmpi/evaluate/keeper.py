@@ -20,12 +20,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dhmpi import platform
-from dhmpi.evaluate.link import CHUNK, Inlet, Outlet, enclose, frame, open_envelope, raised
+from dhmpi.evaluate.link import CHUNK, EXIT_MUTE, Inlet, Outlet, enclose, frame, open_envelope, raised
 
 LOOK_EVERY = 0.5
 """Seconds between looks at the memory of an evaluation."""
 GRACE = 1.0
 """Seconds that an idle child gets to leave by itself."""
+SILENCE = 0.2
+"""Seconds that a child may live on after it has closed its pipe to the keeper."""
 GIVE_UP = 10.0
 """Seconds after which the keeper leaves although a process cannot be killed (it hangs in a driver or a file system)."""
 PATIENCE = 1 << 20
@@ -100,8 +102,9 @@ class _Output:
 class _Watch:
     """The limits of an evaluation that is running."""
 
-    def __init__(self, timeout: float | None, max_rss_mb: float | None, output: _Output) -> None:
+    def __init__(self, timeout: float | None, max_rss_mb: float | None, output: _Output, n_put: int) -> None:
         self.began = time.monotonic()
+        self.n_put = n_put  # bytes that the child had been sent before
         self.timeout = timeout
         self.max_rss_mb = max_rss_mb
         self.output = output
@@ -204,7 +207,7 @@ class _Keeper:
         self._children[child] = started
         self._listen(started.printed, lambda _: self._drain(started))
         if not self._deaf:
-            self._listen(started.inlet.fd, lambda _: self._hear_child(started))
+            self._listen_to(started)
 
     def _start(self, name: str, module: str, environment: dict[str, str], cwd: str, log: _Output) -> _Child:
         fds: list[int] = []
@@ -231,7 +234,7 @@ class _Keeper:
             return  # the rank is about to learn that it has ended
         if watch is not None:
             output = _Output(watch["directory"], watch["file"], watch["cap"], watch["heading"])
-            receiver.watch = _Watch(watch["timeout"], watch["max_rss_mb"], output)
+            receiver.watch = _Watch(watch["timeout"], watch["max_rss_mb"], output, receiver.outlet.n_put)
         receiver.outlet.put(frame(body))
         self._await_room(receiver.outlet)
 
@@ -272,9 +275,12 @@ class _Keeper:
             self._deaf = False
             for child in self._children.values():
                 if not child.inlet.closed:
-                    self._listen(child.inlet.fd, lambda _, child=child: self._hear_child(child))
+                    self._listen_to(child)
 
     # -- the children
+
+    def _listen_to(self, child: _Child) -> None:
+        self._listen(child.inlet.fd, lambda _: self._hear_child(child))
 
     def _hear_child(self, child: _Child) -> None:
         try:
@@ -286,11 +292,11 @@ class _Keeper:
         if child.inlet.closed:
             self._unlisten(child.inlet.fd)
             if not child.why:
-                self._kill(child, "mute")
+                child.leave_by = time.monotonic() + SILENCE  # most likely it is ending by itself
 
     def _pass_on(self, child: _Child, contents: list[bytes]) -> None:
         for content in contents:
-            envelope = {"child": child.name, "event": "message"}
+            envelope: dict[str, Any] = {"child": child.name, "event": "message"}
             if child.watch is not None:
                 try:
                     message = json.loads(content)
@@ -335,7 +341,10 @@ class _Keeper:
             self._pass_on(child, child.inlet.read_all())
         except ValueError:
             pass  # it ended in the middle of a message, or of nonsense
-        unfinished = child.watch is not None
+        # It may have died before it took the trial.
+        unfinished = child.watch is not None and child.outlet.n_read > child.watch.n_put
+        if code == EXIT_MUTE and not child.why:
+            child.why = "mute"
         tail = self._settle(child)
         self._unlisten(child.printed, child.inlet.fd)
         self._close_outlet(child)
@@ -400,7 +409,7 @@ class _Keeper:
         for child in list(self._children.values()):
             if now >= child.leave_by:
                 child.leave_by = float("inf")
-                platform.kill_group(child.pid)
+                self._kill(child, child.why or "mute")
             watch = child.watch
             if watch is None or child.why:
                 continue

@@ -10,7 +10,10 @@ import fcntl
 import json
 import os
 import resource
+import select
 import struct
+import sys
+import termios
 from collections import deque
 from typing import Any
 
@@ -18,6 +21,9 @@ from dhmpi.frames import MAX_FRAME
 
 CHUNK = 1 << 16
 """Bytes; what a pipe holds, so that one read empties it."""
+
+EXIT_MUTE = 74
+"""Exit code of a child that cannot write to its keeper any more."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -54,7 +60,7 @@ class Inlet:
         self.fd = fd
         self.closed = False
         self.empty = False
-        """Whether the last read found nothing to read."""
+        """Whether the last read has emptied the pipe."""
         self._buffer = bytearray()
 
     def read(self) -> list[bytes]:
@@ -65,17 +71,17 @@ class Inlet:
         ValueError
             If what arrives is no frame.
         """
-        self.empty = False
+        self.empty = True
         try:
             chunk = os.read(self.fd, CHUNK)
         except BlockingIOError:
-            self.empty = True
             return []
         except OSError:
             chunk = b""
         if not chunk:
             self.closed = True
             return []
+        self.empty = len(chunk) < CHUNK
         buffer = self._buffer
         buffer += chunk
         contents = []
@@ -92,10 +98,11 @@ class Inlet:
         del buffer[:begin]
         return contents
 
-    def read_all(self) -> list[bytes]:
-        """Return all frames that have arrived, until the pipe is empty or closed."""
+    def read_all(self, max_reads: int = 64) -> list[bytes]:
+        """Return all frames that have arrived, of the 4 MB at least that arrived first."""
         contents = self.read()
-        while not self.closed and not self.empty:
+        while not self.empty and max_reads > 1:
+            max_reads -= 1
             contents += self.read()
         return contents
 
@@ -109,6 +116,7 @@ class Outlet:
         self.closed = False
         self.n_bytes = 0
         """Bytes that wait."""
+        self._n_written = 0
         self._queue: deque[memoryview] = deque()
 
     def put(self, data: bytes) -> None:
@@ -119,6 +127,27 @@ class Outlet:
             if len(self._queue) == 1:
                 self.flush()
 
+    @property
+    def n_put(self) -> int:
+        """Bytes that were put so far."""
+        return self._n_written + self.n_bytes
+
+    @property
+    def n_read(self) -> int:
+        """Bytes that the other side has read so far, even if it has died since."""
+        try:
+            waiting = fcntl.ioctl(self.fd, termios.FIONREAD, b"\0\0\0\0")
+        except OSError:  # not possible on this system: it has read everything
+            return self._n_written
+        return self._n_written - int.from_bytes(waiting, sys.byteorder)
+
+    def flush_all(self, patience: float) -> None:
+        """Send everything; give up when the other side has read nothing for `patience` seconds."""
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLOUT)
+        while self.n_bytes and waiting.poll(patience * 1000):
+            self.flush()
+
     def flush(self) -> None:
         """Send what the pipe takes; sets `closed` when the other side has closed it."""
         queue = self._queue
@@ -126,6 +155,7 @@ class Outlet:
             while queue:
                 n = os.write(self.fd, queue[0])
                 self.n_bytes -= n
+                self._n_written += n
                 if n < len(queue[0]):
                     queue[0] = queue[0][n:]
                 else:

@@ -75,6 +75,8 @@ MARK = "DHMPI_KEEPER"
 """Environment variable of a keeper and of everything below it."""
 CLOSING = 3.0
 """Seconds that a keeper gets to end everything."""
+FROZEN = 0.2
+"""Seconds without reading after which a keeper is not waited for; what it has not taken is sent later."""
 REPLACING = 0.5
 """Seconds spent at most on what a keeper that died has left behind."""
 MAX_LOADS = 3
@@ -132,7 +134,8 @@ class Keeper:
     def __init__(self) -> None:
         self._run_id: str | None = None
         self._scratch: str | None = None
-        self._children: set[str] = set()
+        self._children: dict[str, int] = {}
+        """By name, the bytes that the keeper had been sent before the last evaluation there."""
         self._events: dict[str, deque[Any]] = {}
         self._closed = False
         self._start()
@@ -181,7 +184,7 @@ class Keeper:
         cap : int, default 10,000,000
             Bytes of output that are kept.
         """
-        self._children.add(name)
+        self._children[name] = sys.maxsize
         self._tell(
             {
                 "do": "start",
@@ -204,8 +207,11 @@ class Keeper:
         watch : mapping, optional
             Limits of the evaluation that the message begins, as `dhmpi.evaluate.keeper` wants them.
         """
-        envelope = {"do": "send", "child": name}
-        self._tell({**envelope, "watch": watch} if watch is not None else envelope, encode(message).encode())
+        envelope: dict[str, Any] = {"do": "send", "child": name}
+        if watch is not None:
+            envelope["watch"] = watch
+            self._children[name] = self._outlet.n_put
+        self._tell(envelope, encode(message).encode())
 
     def end_child(self, name: str) -> None:
         """End a child: at once if it evaluates, else it may leave by itself first; `Exited` follows."""
@@ -274,10 +280,12 @@ class Keeper:
     def _tell(self, envelope: Mapping[str, Any], body: bytes = b"") -> None:
         if not self._closed:
             self._outlet.put(enclose(dict(envelope), body))
+            if self._outlet.n_bytes:  # more than a pipe holds; a keeper always reads, unless it is frozen
+                self._outlet.flush_all(FROZEN)
 
     def _receive(self) -> None:
         self._outlet.flush()
-        for content in self._inlet.read():
+        for content in self._inlet.read_all():
             envelope, body = open_envelope(content)
             name, tail = envelope["child"], envelope.get("tail")
             events = self._events.setdefault(name, deque())
@@ -287,7 +295,7 @@ class Keeper:
                     message["tail"] = tail
                 events.append(message)
             else:
-                self._children.discard(name)
+                self._children.pop(name, None)
                 events.append(
                     Exited(
                         envelope["code"],
@@ -303,10 +311,11 @@ class Keeper:
 
     def _replace(self) -> None:
         """The keeper has died, and its children with it: make another one."""
+        n_read = self._outlet.n_read
         code = self._end(REPLACING)
-        for name in self._children:
-            exit_ = Exited(None, "keeper", describe_exit(code, "it"), evaluating=True)
-            self._events.setdefault(name, deque()).append(exit_)
+        for name, n_put in self._children.items():
+            exited = Exited(None, "keeper", describe_exit(code, "it"), evaluating=n_read > n_put)
+            self._events.setdefault(name, deque()).append(exited)
         self._children.clear()
         self._start()
         if self._run_id is not None:

@@ -84,7 +84,7 @@ def _objective(value: Any, subject: str) -> float:
     try:
         objective = float(number)
     except OverflowError:
-        raise ValueError(f"{subject} an integer of {number.bit_length()} bits, too large for a float") from None
+        raise ValueError(f"{subject} {_describe(number)}, too large for a float") from None
     if not math.isfinite(objective):
         raise ValueError(f"{subject} {objective}; the objective must be a finite number")
     return objective
