@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import socket
 import time
 import uuid
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +216,22 @@ def _alive(holder: dict[str, Any]) -> bool:
         start = platform.start_time(holder["pid"])
         return start is not None and start == holder["process_start"]
     return bool(time.time() - holder["renewed"] < LOCK_STALE)
+
+
+def source_digest(name: str) -> str | None:
+    """Return a digest of the file that defines a run function, found without importing it; None if there is none."""
+    if ".py" in name:
+        origin: str | None = name[: name.index(".py") + 3]
+    else:
+        origin, locations = None, None
+        for part in name.split("."):
+            spec = PathFinder.find_spec(part, locations) if locations else find_spec(part)
+            if spec is None:
+                break
+            origin, locations = spec.origin, spec.submodule_search_locations
+            if locations is None:
+                break
+    try:
+        return hashlib.sha1(Path(origin or "").read_bytes(), usedforsecurity=False).hexdigest()
+    except OSError:
+        return None

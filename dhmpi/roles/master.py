@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dhmpi import __version__, journal, load, platform
+from dhmpi import __version__, journal, platform
 from dhmpi.budget import Limits, objective_for_search
 from dhmpi.errors import OptionError, ProblemError, RunDirectoryError
 from dhmpi.mpi import protocol
@@ -30,7 +30,7 @@ from dhmpi.results import ResultsTable, write_best
 from dhmpi.roles.dispatcher import Dispatcher
 from dhmpi.roles.progress import Figures, Progress, summary
 from dhmpi.roles.role import EverySeconds, Role
-from dhmpi.rundirectory import RunDirectory, default_path, prepare
+from dhmpi.rundirectory import RunDirectory, default_path, prepare, source_digest
 
 log = logging.getLogger("dhmpi")
 
@@ -182,7 +182,7 @@ class Master(Role):
                 f"the space of {self._options.problem} is not the one that the run in {self._directory.path} began "
                 f"with: give another --log-dir"
             )
-        source = load.source_digest(self._options.run)
+        source = source_digest(self._options.run)
         before = self._described.get("run_source")
         if before is not None and before != source:
             log.warning("the source of %s has changed since the run began", self._options.run)
