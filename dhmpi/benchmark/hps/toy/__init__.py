@@ -1,0 +1,1 @@
+"""The smallest problems: plain, conditional, with a forbidden clause."""
