@@ -32,8 +32,8 @@ class Post:
 
     Parameters
     ----------
-    comm : MPI.Comm or None
-        Used by nobody else; None in a world of one rank that has no MPI.
+    comm : MPI.Comm
+        Used by nobody else.
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
@@ -45,9 +45,8 @@ class Post:
         self._any_source = MPI.ANY_SOURCE
         self._any_tag = MPI.ANY_TAG
         self._status = MPI.Status()
-        self._test_some = MPI.Request.Testsome
         self._local: deque[Message] = deque()
-        self._outbox: list[MPI.Request] = []
+        self._outbox: deque[MPI.Request] = deque()
 
     def send(self, rank: int, tag: Tag, payload: Any) -> None:
         """Send without waiting; to the own rank, past MPI."""
@@ -55,8 +54,7 @@ class Post:
             self._local.append(Message(rank, tag, payload))
             return
         self._outbox.append(self._comm.isend(payload, rank, tag))
-        if len(self._outbox) > 64:
-            self._prune()
+        self._prune()
 
     def receive(self) -> Message | None:
         """Return the next message that has arrived, or None."""
@@ -67,8 +65,7 @@ class Post:
         status = self._status
         arrived = self._comm.improbe(self._any_source, self._any_tag, status)
         if arrived is None:
-            if self._outbox:
-                self._prune()
+            self._prune()
             return None
         source, tag = status.Get_source(), _TAGS[status.Get_tag()]
         return Message(source, tag, arrived.recv())
@@ -80,4 +77,7 @@ class Post:
         return len(self._outbox)
 
     def _prune(self) -> None:
-        self._outbox = [request for request in self._outbox if not request.Test()]
+        """Let go of messages that have left, the oldest first; one that has not keeps those behind it a little longer."""
+        outbox = self._outbox
+        while outbox and outbox[0].Test():
+            outbox.popleft()
