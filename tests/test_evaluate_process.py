@@ -97,6 +97,7 @@ def test_a_failure_says_where_and_what_was_printed(bench):
         ("terminate", "SIGTERM"),
         ("kill_group", "SIGKILL"),
         ("close_everything", "closed its connection"),
+        ("close_everything_and_hang", "closed its connection"),
         ("kill_parent", "lost with its keeper"),
         ("write_nonsense", "wrote something else"),
         ("write_lies", "wrote something else"),

@@ -142,6 +142,8 @@ class _Keeper:
     """
 
     def __init__(self, fd_in: int, fd_out: int) -> None:
+        for fd in (fd_in, fd_out):
+            os.set_inheritable(fd, False)  # a daemon that held them would hide the keeper's death from the rank
         self._rank = os.getppid()
         self._inlet = Inlet(fd_in)
         self._outlet = Outlet(fd_out)
