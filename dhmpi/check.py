@@ -183,11 +183,12 @@ def _print_table(console: Console, title: str, columns: Sequence[str], rows: Seq
     from rich.text import Text
 
     used = [i for i, column in enumerate(columns) if not column or any(row[i] for row in rows)]
-    table = Table(title=title, title_justify="left", show_header=any(columns))
+    table = Table(show_header=any(columns))
     for i in used:
         table.add_column(columns[i], overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(Text(row[i]) for i in used))  # Text: a "[" of the user's is no markup
+    console.print(Text(title, "bold"))
     console.print(table)
 
 

@@ -141,8 +141,8 @@ def _load_file(name: str, path: Path) -> ModuleType:
         if module is not sys.modules["__main__"] and _is_same(getattr(module, "__file__", None), path):
             return module
     _make_importable(path.parent)
-    unique = f"{path.stem}_{hashlib.sha1(str(path).encode(), usedforsecurity=False).hexdigest()[:8]}"
-    title = path.stem if _is_free(path) else unique
+    digest = hashlib.sha1(str(path).encode(), usedforsecurity=False).hexdigest()[:8]
+    title = path.stem if _is_free(path) else re.sub(r"\W", "_", f"{path.stem}_{digest}")
     spec = importlib.util.spec_from_file_location(title, path)
     if spec is None or spec.loader is None:
         raise ProblemError(f"{name!r}: {path} cannot be imported")
@@ -160,7 +160,7 @@ def _load_file(name: str, path: Path) -> ModuleType:
 
 def _is_free(path: Path) -> bool:
     """Return whether importing the file's stem would give this very file, and has not given another one."""
-    if path.stem in sys.modules:
+    if path.stem in sys.modules or not path.stem.isidentifier():
         return False
     try:
         spec = importlib.util.find_spec(path.stem)

@@ -56,10 +56,6 @@ class HpProblem:
     seed : int, optional
         Of what you draw yourself with ``problem.space.sample_configuration()``; searches have ``--seed``.
 
-    Attributes
-    ----------
-    space : ConfigurationSpace
-
     Raises
     ------
     ProblemError
@@ -79,9 +75,14 @@ class HpProblem:
     def __init__(self, seed: int | None = None) -> None:
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
             raise ProblemError(f"the seed of a problem must be an integer in [0, 2**32), got {seed!r}")
-        self.space = ConfigSpace.ConfigurationSpace(seed=seed)
+        self._space = ConfigSpace.ConfigurationSpace(seed=seed)
         self._names: list[str] = []
         self._starting_points: list[dict[str, Any]] = []
+
+    @property
+    def space(self) -> ConfigSpace.ConfigurationSpace:
+        """The ConfigSpace underneath; what is added to it directly counts too."""
+        return self._space
 
     def add_hyperparameter(self, value: Any, name: str | None = None, default_value: Any = None) -> Hyperparameter:
         """Add a hyperparameter.

@@ -127,9 +127,10 @@ def test_a_file_named_like_a_library_hides_nothing(study):
 
 
 def test_a_file_name_need_not_be_an_identifier(study):
-    study(RUN, "my study-2")
+    for stem in ("my study-2", "study.v2", "class"):
+        study(RUN, stem)
 
-    assert load_run("my study-2.py")({"x": 1}) == 1
+        assert load_run(f"{stem}.py")({"x": 1}) == 1
 
 
 def test_a_function_of_a_file_can_be_pickled(study):
