@@ -33,7 +33,7 @@ __all__ = ["Problem", "run"]
 
 Problem: HpProblem
 
-N_IMAGES = 900
+N_IMAGES = 1500
 N_FOLDS = 3
 
 
