@@ -150,12 +150,20 @@ def keeper_name(run_id: str) -> str:
     return f"dhmpi-{run_id[:8]}"
 
 
-def leftovers(run_id: str) -> list[int]:
-    """Return the processes of this user that belong to a run, other than its ranks: keepers, children, leftovers."""
+def leftovers(run_id: str, before: int | None = None) -> list[int]:
+    """Return the processes of this user that belong to a run, other than its ranks: keepers, children, leftovers.
+
+    Parameters
+    ----------
+    run_id : str
+    before : int, optional
+        Only those with an earlier `start_time`.
+    """
     user = os.getuid()
     name = keeper_name(run_id)
     keepers = [pid for pid in _pids() if process_name(pid) == name and _owner(pid) == user and start_time(pid)]
-    return sorted({*keepers, *marked_processes("DHMPI_RUN", run_id)})
+    found = sorted({*keepers, *marked_processes("DHMPI_RUN", run_id)})
+    return found if before is None else [pid for pid in found if (start_time(pid) or before) < before]
 
 
 def kill(pids: Iterable[int], number: int = signal.SIGKILL) -> None:

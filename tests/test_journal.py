@@ -1,6 +1,7 @@
 """The journal: torn tails, fences, and what is rebuilt from it."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -135,7 +136,7 @@ def test_a_newer_schema_is_refused(tmp_path):
 
 def test_a_full_disk_is_an_error(monkeypatch, tmp_path):
     written = journal.Journal(tmp_path, 0, 0, {})
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         monkeypatch.setattr(written, "_fd", full.fileno())
 
         with pytest.raises(RunDirectoryError, match="No space left"):

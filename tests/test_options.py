@@ -5,6 +5,12 @@ import pytest
 from dhmpi.errors import OptionError
 from dhmpi.options import AmbsOptions, command_line, parse
 
+FLAGS = """
+    --problem --run --max-evals --eval-timeout-minutes --time-limit-minutes --log-dir --name --workflow --resume --seed
+    --surrogate-model --liar-strategy --acq-func --kappa --xi --n-jobs --evaluator --job-mode --node-packing-count
+    --num-evals-per-node --num-threads-per-rank --max-rss --recycle-rss --retries --max-failures --target --patience
+    --task-dirs --config --log-level --version
+"""
 NEEDED = ["--problem", "p.Problem", "--run", "p.run"]
 
 
@@ -87,12 +93,7 @@ def test_help_names_every_option_and_says_what_cl_max_means(capsys):
         options("--help")
 
     text = " ".join(capsys.readouterr().out.split())
-    for flag in (
-        "--problem --run --max-evals --eval-timeout-minutes --time-limit-minutes --log-dir --name --workflow --resume "
-        "--seed --surrogate-model --liar-strategy --acq-func --kappa --xi --n-jobs --evaluator --job-mode "
-        "--node-packing-count --num-evals-per-node --num-threads-per-rank --max-rss --recycle-rss --retries "
-        "--max-failures --target --patience --task-dirs --config --log-level --version"
-    ).split():
+    for flag in FLAGS.split():
         assert flag in text
     assert "maximised space" in text
     assert "cl_max is optimistic" in text

@@ -163,8 +163,8 @@ def _check_evals_per_node(
     for name, ranks in by_host.items():
         if reserved.isdisjoint(ranks) and len(ranks) // k != wanted:
             raise LayoutError(
-                f"--num-evals-per-node {wanted} needs {wanted * k} ranks on each node, but {name} has {len(ranks)}: give "
-                f"the launcher {wanted * k} ranks per node"
+                f"--num-evals-per-node {wanted} needs {wanted * k} ranks on each node, but {name} has {len(ranks)}: "
+                f"give the launcher {wanted * k} ranks per node"
             )
         if len(free[name]) // k > wanted:
             raise LayoutError(

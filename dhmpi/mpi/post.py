@@ -1,13 +1,15 @@
 """Sending and receiving between ranks, and between roles that share a rank.
 
-Every MPI call of a running search is in this module and in `dhmpi.mpi.world`; errors pass through one wrapper there.
+Every MPI call of a running search is in this module, and its errors pass through one wrapper, `Post._call`.
 Sends never block (two ranks with large messages for each other would wait for ever) and receives only take what has
 arrived.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dhmpi.mpi.protocol import Tag
@@ -27,6 +29,10 @@ class Message(NamedTuple):
 _TAGS = {int(tag): tag for tag in Tag}
 
 
+class RankLostError(Exception):
+    """MPI says that another rank has gone."""
+
+
 class Post:
     """The messages of one rank.
 
@@ -42,6 +48,7 @@ class Post:
         self.rank = comm.Get_rank()
         self.size = comm.Get_size()
         self._comm = comm
+        self._error = MPI.Exception
         self._any_source = MPI.ANY_SOURCE
         self._any_tag = MPI.ANY_TAG
         self._status = MPI.Status()
@@ -53,7 +60,7 @@ class Post:
         if rank == self.rank:
             self._local.append(Message(rank, tag, payload))
             return
-        self._outbox.append(self._comm.isend(payload, rank, tag))
+        self._outbox.append(self._call(self._comm.isend, payload, rank, tag))
         self._prune()
 
     def receive(self) -> Message | None:
@@ -63,21 +70,35 @@ class Post:
         if self.size == 1:
             return None
         status = self._status
-        arrived = self._comm.improbe(self._any_source, self._any_tag, status)
+        arrived = self._call(self._comm.improbe, self._any_source, self._any_tag, status)
         if arrived is None:
             self._prune()
             return None
         source, tag = status.Get_source(), _TAGS[status.Get_tag()]
-        return Message(source, tag, arrived.recv())
+        return Message(source, tag, self._call(arrived.recv))
 
-    @property
-    def unsent(self) -> int:
-        """Messages whose sending is not complete."""
+    def flush(self, seconds: float) -> None:
+        """Wait until every message has left, no longer than `seconds`."""
+        deadline = time.monotonic() + seconds
         self._prune()
-        return len(self._outbox)
+        while self._outbox and time.monotonic() < deadline:
+            time.sleep(0.001)
+            self._prune()
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call MPI; an error that it returns means that a rank is gone, since everything else is a bug.
+
+        Raises
+        ------
+        RankLostError
+        """
+        try:
+            return function(*arguments)
+        except self._error as error:
+            raise RankLostError(" ".join(error.Get_error_string().split())) from error
 
     def _prune(self) -> None:
-        """Let go of messages that have left, the oldest first; one that has not keeps those behind it a little longer."""
+        """Let go of messages that have left, the oldest first; one that has not keeps those behind it."""
         outbox = self._outbox
-        while outbox and outbox[0].Test():
+        while outbox and self._call(outbox[0].Test):
             outbox.popleft()

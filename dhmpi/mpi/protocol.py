@@ -33,6 +33,8 @@ class Tag(IntEnum):
     ALIVE = 41
     # master -> everybody
     STOP = 51
+    # anybody -> everybody
+    BROKEN = 61
 
 
 class Setup(NamedTuple):
@@ -41,6 +43,8 @@ class Setup(NamedTuple):
     run_id: str
     directory: str
     seed: int
+    resumed: bool
+    """Whether processes of an earlier launch may be left on this host."""
 
 
 class Work(NamedTuple):
@@ -84,6 +88,7 @@ class Alive(NamedTuple):
 class Begin(NamedTuple):
     """Tag BEGIN: what the searcher needs to build its search, and what an earlier launch has left."""
 
+    run_id: str
     spec: dict[str, Any]
     log: str
     """File that takes what the search's process prints."""
@@ -135,3 +140,7 @@ class Stop(NamedTuple):
     """Tag STOP: the run is over."""
 
     reason: str = ""
+
+
+class Broken(NamedTuple):
+    """Tag BROKEN: the sender has met a bug and has reported it; everybody ends at once."""

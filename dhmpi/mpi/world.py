@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from dhmpi import platform
 from dhmpi.errors import DhmpiError
 from dhmpi.mpi.environment import launcher_size
 from dhmpi.mpi.layout import Layout
 from dhmpi.mpi.post import Post
+from dhmpi.mpi.protocol import Tag
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -40,6 +42,8 @@ class World:
         The ranks of this rank's evaluator; a rank that is no evaluator is alone in its group.
     clock_offset : float
         Seconds to add to this host's clock to have the master's.
+    began : int or None
+        When the first process of this launch on this host began, in the kernel's units.
     n_cpus : int
         Cores that this rank may use when its neighbours with the same affinity mask have theirs.
     library : str
@@ -53,8 +57,14 @@ class World:
     post: Post
     group: MPI.Comm
     clock_offset: float
+    began: int | None
     n_cpus: int
     library: str
+
+    def tell_everybody(self, tag: Tag, payload: Any) -> None:
+        """Send a message to every rank, this one included."""
+        for rank in range(self.size):
+            self.post.send(rank, tag, payload)
 
 
 def start(plan: Callable[[tuple[str, ...]], Layout]) -> World:
@@ -77,14 +87,15 @@ def start(plan: Callable[[tuple[str, ...]], Layout]) -> World:
     if expected is not None and expected > 1 and world.Get_size() == 1:
         raise DhmpiError(
             f"the launcher started {expected} processes, but each of them is an MPI world of its own: mpiexec and "
-            f"mpi4py belong to different MPI libraries (mpi4py uses {_library(MPI)}); start with `python -m dhmpi.launch`"
+            f"mpi4py belong to different MPI libraries (mpi4py's is {_library(MPI)}); start with "
+            f"`python -m dhmpi.launch`"
         )
     # Only this module and the post use it, and user code may use COMM_WORLD as it likes.
     comm = world.Dup()
     comm.Set_errhandler(MPI.ERRORS_RETURN)
     rank = comm.Get_rank()
     mine = (socket.gethostname(), _affinity())
-    everybody = comm.allgather(mine)
+    everybody, starts = zip(*comm.allgather((mine, platform.start_time(os.getpid()))))
     hosts = tuple(host for host, _ in everybody)
     layout = plan(hosts)
     groups = [group for group in layout.groups if rank in group]
@@ -98,23 +109,22 @@ def start(plan: Callable[[tuple[str, ...]], Layout]) -> World:
         post=Post(comm),
         group=group,
         clock_offset=_clock_offset(comm, hosts),
+        began=min((start for host, start in zip(hosts, starts) if host == mine[0] and start), default=None),
         n_cpus=max(1, len(mine[1]) // sharing),
         library=_library(MPI),
     )
 
 
-def finish(world: World, timeout: float = 10.0) -> None:
+def finish(world: World) -> None:
     """Let the last messages leave, then finalise MPI (collective over the world)."""
     from mpi4py import MPI
 
-    deadline = time.monotonic() + timeout
-    while world.post.unsent and time.monotonic() < deadline:
-        time.sleep(0.001)
+    world.post.flush(10.0)
     MPI.Finalize()
 
 
-def abort(code: int) -> None:
-    """End the whole job at once: broken machinery, not a failed evaluation."""
+def abort(code: int) -> NoReturn:
+    """End this rank at once, and the whole job where the MPI does that; Open MPI's ULFM lets the other ranks live."""
     sys.stdout.flush()
     sys.stderr.flush()
     if "mpi4py.MPI" in sys.modules:

@@ -243,7 +243,7 @@ class Dispatcher:
                 self._cancelled(outcome, trial, now)
             else:
                 self._finish(outcome, trial, now)
-        self._check_budget(now)
+                self._check_budget(now)
         self._assign(now)
         self._check_exhausted(now)
 

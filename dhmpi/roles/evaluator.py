@@ -107,7 +107,8 @@ class Evaluator(Role):
             self._unacknowledged.pop(id_, None)
         if work.recalled or work.cancelled:
             gone = {*work.recalled, *work.cancelled}
-            kept, left = [], []
+            kept: list[Trial] = []
+            left: list[Trial] = []
             for trial in self._queue:
                 (left if trial.id in gone else kept).append(trial)
             self._queue = deque(kept)

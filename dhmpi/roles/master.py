@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dhmpi import __version__, journal, platform
+from dhmpi import __version__, journal
 from dhmpi.budget import Limits, objective_for_search
 from dhmpi.errors import OptionError, ProblemError, RunDirectoryError
 from dhmpi.mpi import protocol
@@ -26,11 +26,11 @@ from dhmpi.mpi.post import Message
 from dhmpi.mpi.protocol import Tag
 from dhmpi.mpi.world import World
 from dhmpi.options import SearchOptions, command_line
-from dhmpi.results import ResultsTable, write_best
 from dhmpi.roles.dispatcher import Dispatcher
 from dhmpi.roles.progress import Figures, Progress, summary
+from dhmpi.roles.recorder import Recorder
 from dhmpi.roles.role import EverySeconds, Role
-from dhmpi.rundirectory import RunDirectory, default_path, prepare, source_digest
+from dhmpi.rundirectory import default_path, prepare, source_digest
 
 log = logging.getLogger("dhmpi")
 
@@ -42,7 +42,7 @@ EXIT_FAILURES = 1
 
 
 class Master(Role):
-    """Runs one search.
+    """Runs one search; takes the run directory at once.
 
     Parameters
     ----------
@@ -60,6 +60,11 @@ class Master(Role):
     Attributes
     ----------
     exit_code : int
+
+    Raises
+    ------
+    RunDirectoryError
+        If the run directory cannot be had.
     """
 
     hears = frozenset({Tag.READY, Tag.REFUSED, Tag.REPORT, Tag.PROBLEM, Tag.PROPOSED, Tag.ALIVE, Tag.STOP})
@@ -89,18 +94,19 @@ class Master(Role):
         self._cancelled_at: float | None = None
         self._refused: dict[int, str] = {}
         self._ready_at: dict[int, float] = {}
-        self._import_seconds: list[float] = []
         self._busy_seconds = 0.0
         self._n_before = 0
-        self._best_written = -1
-        self._journal: journal.Journal | None = None
-        self._results: ResultsTable | None = None
-        self._directory: RunDirectory | None = None
+        self._recorder: Recorder | None = None
+        self._search_began = 0.0
+        path = Path(options.log_dir) if options.log_dir else default_path(options.workflow, options.name)
+        self._directory = prepare(path, options.resume)
+        self._described = self._directory.described()
+        self._history = journal.History()
 
     # -- the beginning -------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Take the run directory, look at what it holds, and start the other roles.
+        """Look at what the run directory holds, and start the other roles.
 
         Raises
         ------
@@ -108,17 +114,11 @@ class Master(Role):
             If the run cannot begin, in words for the user.
         """
         options = self._options
-        path = Path(options.log_dir) if options.log_dir else default_path(options.workflow, options.name)
-        self._directory = prepare(path, options.resume)
-        history = journal.replay(self._directory.journal)
-        self._described = self._directory.described()
-        self._seed = self._choose_seed(self._described)
+        history = self._history = journal.replay(self._directory.journal)
         self._check_same_search()
-        if not self._directory.fresh:
-            self._kill_leftovers(self._directory)
+        self._seed = self._choose_seed()
         self._dispatcher.restore(history.finished.values(), history.unfinished.values())
         self._n_before = self._dispatcher.budget.n_finished
-        self._history = history
         if self._dispatcher.over:
             print(f"{self._directory.path} holds a finished run: {self._dispatcher.stopping}.", flush=True)
             self._directory.release()
@@ -127,14 +127,16 @@ class Master(Role):
         _log_to(self._directory.log, options.log_level)
         log.info("dhmpi %s, %s", __version__, self._world.layout.describe())
         post = self._world.post
+        setup = protocol.Setup(self._directory.run_id, str(self._directory.path), self._seed, not self._directory.fresh)
         for leader in self._world.layout.leaders:
-            post.send(leader, Tag.SETUP, protocol.Setup(self._directory.run_id, str(self._directory.path), self._seed))
+            post.send(leader, Tag.SETUP, setup)
         searcher = self._world.layout.searcher
         self._searcher = self._world.layout.master if searcher is None else searcher
         post.send(
             self._searcher,
             Tag.BEGIN,
             protocol.Begin(
+                self._directory.run_id,
                 {
                     **self._search,
                     "problem": options.problem,
@@ -149,8 +151,8 @@ class Master(Role):
             ),
         )
 
-    def _choose_seed(self, described: dict[str, Any]) -> int:
-        recorded = described.get("seed")
+    def _choose_seed(self) -> int:
+        recorded = self._described.get("seed")
         if self._options.seed is None:
             return int.from_bytes(os.urandom(4), "big") if recorded is None else int(recorded)
         if recorded is not None and recorded != self._options.seed:
@@ -164,13 +166,6 @@ class Master(Role):
                 f"{self._directory.path} holds a run of problem {before}, not {self._options.problem}: give another "
                 f"--log-dir"
             )
-
-    def _kill_leftovers(self, directory: RunDirectory) -> None:
-        for pid in platform.leftovers(directory.run_id):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def _problem(self, info: protocol.ProblemInfo | protocol.Refused) -> None:
         """The searcher has loaded the problem: from here on the run is on record."""
@@ -203,11 +198,10 @@ class Master(Role):
                 "python": machine.python_version(),
             }
         )
-        launch = journal.next_launch(self._directory.journal)
         header = {"run": self._directory.run_id, "t": now, "ranks": self._world.size, "version": __version__}
-        self._journal = journal.Journal(self._directory.journal, launch, self._world.rank, header)
-        self._results = ResultsTable(self._directory.results, info.hyperparameters, self._history.finished.values())
-        self._write_best()
+        self._recorder = Recorder(
+            self._directory, self._world.rank, header, info.hyperparameters, self._history.finished.values()
+        )
         size = "infinitely many" if info.size is None else info.size
         log.info("%d hyperparameters, %s configurations, seed %d", len(info.hyperparameters), size, self._seed)
         self._search_began = time.monotonic()
@@ -244,43 +238,39 @@ class Master(Role):
             self.active = False
 
     def poll(self) -> bool:
-        if self._journal is None or self._results is None:
+        recorder = self._recorder
+        if recorder is None:
             return False
         now = time.time()
         if self._tick():
             self._watch(now)
-        busy = self._deliver()
+            recorder.sync(self._dispatcher.budget)
+        busy = self._deliver(recorder)
         if self._progress.due():
             self._progress.show(self._figures())
         if self._dispatcher.over or self._gave_up():
-            self._end()
+            self._end(recorder)
             return True
         return busy
 
-    def _deliver(self) -> bool:
+    def _deliver(self, recorder: Recorder) -> bool:
         """Write first, send afterwards: what an evaluator or the searcher learns is on record."""
         dispatcher, post = self._dispatcher, self._world.post
         events = dispatcher.take_events()
         if events:
-            self._journal.write(events)  # type: ignore[union-attr]
+            recorder.write(events)
         for rank, work in dispatcher.take_work():
             post.send(rank, Tag.WORK, work)
         if news := dispatcher.take_news():
             post.send(self._searcher, Tag.NEWS, news)
         if outcomes := dispatcher.take_outcomes():
-            self._results.add(outcomes)  # type: ignore[union-attr]
-            for outcome, trial in outcomes:
-                self._busy_seconds += outcome.elapsed
-                if outcome.objective is None:
-                    log.warning("trial %d %s on rank %d: %s", trial.id, outcome.status, outcome.rank, outcome.reason)
+            recorder.add(outcomes)
+            self._busy_seconds += sum(outcome.elapsed for outcome, _ in outcomes)
         return bool(events)
 
     def _watch(self, now: float) -> None:
         """Look at everything that time alone changes."""
         self._dispatcher.tick(now)
-        self._journal.sync()  # type: ignore[union-attr]
-        self._directory.renew()
-        self._write_best()
         number = self._signals()
         if number == signal.SIGUSR1:
             limit = time.monotonic() + GRACE
@@ -308,7 +298,6 @@ class Master(Role):
     def _ready(self, rank: int, ready: protocol.Ready, now: float) -> None:
         self._refused.pop(rank, None)
         self._ready_at[rank] = time.monotonic()
-        self._import_seconds.append(ready.seconds)
         log.info("rank %d on %s is ready, %.1f s for imports", rank, ready.host, ready.seconds)
         self._dispatcher.join(rank, ready.host, now)
 
@@ -319,13 +308,6 @@ class Master(Role):
         self._dispatcher.leave(rank, now, reason)
         if len(self._refused) == self._world.layout.n_evaluators:
             raise ProblemError(reason)
-
-    def _write_best(self) -> None:
-        budget = self._dispatcher.budget
-        if budget.best is not None and budget.best.trial != self._best_written:
-            self._best_written = budget.best.trial
-            write_best(self._directory.best, budget.best, budget.best_config or {})
-            log.info("best so far: %.10g, trial %d", budget.best.objective, budget.best.trial)
 
     def _figures(self) -> Figures:
         now = time.monotonic()
@@ -345,14 +327,11 @@ class Master(Role):
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def _end(self) -> None:
+    def _end(self, recorder: Recorder) -> None:
         reason = self._dispatcher.stopping or "evaluators did not answer the cancellation"
-        self._write_best()
-        self._journal.close()  # type: ignore[union-attr]
-        self._results.close()  # type: ignore[union-attr]
-        self._directory.release()
-        figures = self._figures()
         budget = self._dispatcher.budget
+        recorder.close(budget)
+        figures = self._figures()
         if budget.failing:
             self.exit_code = EXIT_FAILURES
         complete = budget.spent() is not None or self._dispatcher.exhausted
@@ -367,13 +346,12 @@ class Master(Role):
         self._dismiss(reason)
 
     def _dismiss(self, reason: str) -> None:
-        for rank in range(self._world.size):
-            self._world.post.send(rank, Tag.STOP, protocol.Stop(reason))
+        self._world.tell_everybody(Tag.STOP, protocol.Stop(reason))
 
     def fail(self) -> None:
         """Give up; a run that has not begun leaves nothing behind."""
         self._progress.close()
-        if self._journal is None and self._directory is not None:
+        if self._recorder is None:
             self._directory.discard()
 
     def close(self) -> None:

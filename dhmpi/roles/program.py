@@ -6,6 +6,7 @@ Entry points (`dhmpi.ambs` and its like) call `main` with their options and thei
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import socket
@@ -17,20 +18,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dhmpi import platform
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError
 from dhmpi.evaluate.process import Keeper
 from dhmpi.mpi import layout, protocol, world
 from dhmpi.mpi.environment import launcher_rank
+from dhmpi.mpi.post import RankLostError
 from dhmpi.options import SearchOptions, parse
-from dhmpi.roles.role import Role, Spare, serve
+from dhmpi.roles.role import OtherRankBrokenError, Role, Spare, serve
 
 if TYPE_CHECKING:
     from dhmpi.evaluate import interface
     from dhmpi.roles.searcher import SearchHost
 
 EXIT_BUG = 70
+EXIT_LOST = 75
 OTHERS_WAIT = 2.0
 """Seconds that other ranks leave rank 0 to say what is wrong, before their end makes the launcher end it."""
+
+REPORT_TAKES = 0.5
+"""Seconds that a launcher has to pass a report on; at an abort hydra drops what it has not read yet."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +89,22 @@ def main(program: Program, arguments: Sequence[str] | None = None) -> int:
     signals = _Signals()
     # Before MPI is initialised: a process that forks afterwards may take a network's registered memory with it.
     keeper = Keeper.spawn() if options.evaluator == "process" or program.fits(options) else None
+    rank = _Rank(program, options, keeper, signals, started)
     try:
-        return _Rank(program, options, keeper, signals, started).run()
-    except Exception:  # a bug of dhmpi: one report, and the whole job ends
-        _report_bug()
-        world.abort(EXIT_BUG)
-        raise
-    finally:
-        if keeper is not None:
-            keeper.close()
+        return rank.run()
+    except OtherRankBrokenError:
+        code = EXIT_BUG
+        time.sleep(2 * REPORT_TAKES)  # the rank that has the report ends first
+    except RankLostError as error:
+        code = EXIT_LOST
+        rank.report_loss(error)
+    except Exception:
+        code = EXIT_BUG
+        rank.report_bug()
+        time.sleep(REPORT_TAKES)
+    if keeper is not None:
+        keeper.close()
+    return world.abort(code)
 
 
 class _Rank:
@@ -105,30 +119,30 @@ class _Rank:
         self.signals = signals
         self.started = started
         self.roles: list[Role] = []
+        self.world: world.World | None = None
 
     def run(self) -> int:
         try:
-            self.world = world.start(self.plan)
+            here = self.world = world.start(self.plan)
         except DhmpiError as error:
             return _refuse_early(self.program, error)
         code = 0
         try:
-            self.add_roles()
-            serve(self.world.post, self.roles)
+            self.add_roles(here)
+            serve(here.post, self.roles)
         except DhmpiError as error:
-            if self.world.rank != self.world.layout.master:
+            if here.rank != here.layout.master:
                 raise  # only the master has words for the user
             print(f"{self.program.module}: error: {error}", file=sys.stderr, flush=True)
             code = EXIT_BAD_INPUT
             for role in self.roles:
                 role.fail()
-            for rank in range(self.world.size):
-                self.world.post.send(rank, protocol.Tag.STOP, protocol.Stop(str(error)))
+            here.tell_everybody(protocol.Tag.STOP, protocol.Stop(str(error)))
         for role in self.roles:
             role.close()
         if self.keeper is not None:
             self.keeper.close()
-        world.finish(self.world)
+        world.finish(here)
         return max([code, *(role.exit_code for role in self.roles)])
 
     def plan(self, hosts: tuple[str, ...]) -> layout.Layout:
@@ -139,9 +153,34 @@ class _Rank:
             evals_per_node=self.options.num_evals_per_node,
         )
 
-    def add_roles(self) -> None:
+    def report_bug(self) -> None:
+        """Say once what went wrong, and have every other rank end."""
+        print(
+            f"dhmpi: internal error on rank {launcher_rank()}, host {socket.gethostname()}, process {os.getpid()}; "
+            f"the job ends, its journal is whole and --resume continues it\n{traceback.format_exc()}",
+            file=sys.stderr,
+            flush=True,
+        )
+        if self.world is not None:
+            try:
+                self.world.tell_everybody(protocol.Tag.BROKEN, protocol.Broken())
+                self.world.post.flush(2.0)
+            except RankLostError:
+                pass  # the others learn of it by the end of this rank
+
+    def report_loss(self, error: RankLostError) -> None:
+        """Say once that a rank has gone."""
+        if self.world is not None and self.world.rank == self.world.layout.master:
+            print(
+                f"{self.program.module}: error: a rank has died ({error}); the job ends, its journal is whole and "
+                f"--resume continues it",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def add_roles(self, here: world.World) -> None:
         """Take up this rank's roles; the master last, since it speaks to the others at once."""
-        here, layout = self.world, self.world.layout
+        layout = here.layout
         names = layout.roles(here.rank)
         if "spare" in names:
             self.roles.append(Spare())
@@ -153,7 +192,7 @@ class _Rank:
                     here.post,
                     layout.master,
                     here.hosts[here.rank],
-                    self.backend,
+                    functools.partial(self.backend, here),
                     self.options.eval_timeout,
                     here.clock_offset,
                 )
@@ -172,8 +211,10 @@ class _Rank:
             self.roles.append(master)
             master.begin()
 
-    def backend(self, setup: protocol.Setup) -> interface.Evaluator:
-        """Return where this rank's evaluations happen."""
+    def backend(self, here: world.World, setup: protocol.Setup) -> interface.Evaluator:
+        """Return where this rank's evaluations happen; an earlier launch may have left processes there."""
+        if setup.resumed:
+            platform.kill(platform.leftovers(setup.run_id, here.began))
         options = self.options
         from dhmpi.evaluate.interface import EvaluationSpec
 
@@ -182,11 +223,11 @@ class _Rank:
             run_directory=Path(setup.directory),
             run_id=setup.run_id,
             seed=setup.seed,
-            environment=thread_variables(options.num_threads_per_rank or self.world.n_cpus),
+            environment=thread_variables(options.num_threads_per_rank or here.n_cpus),
             max_rss_mb=options.max_rss,
             recycle_rss_mb=options.recycle_rss,
             task_dirs=options.task_dirs,
-            log=Path(setup.directory) / "imports" / f"rank{self.world.rank}.out",
+            log=Path(setup.directory) / "imports" / f"rank{here.rank}.out",
         )
         if options.evaluator == "inline" or self.keeper is None:
             from dhmpi.evaluate.inline import InlineEvaluator
@@ -234,15 +275,6 @@ def _refuse_early(program: Program, error: DhmpiError) -> int:
     else:
         time.sleep(OTHERS_WAIT)
     return EXIT_BAD_INPUT
-
-
-def _report_bug() -> None:
-    print(
-        f"dhmpi: internal error on rank {launcher_rank()}, host {socket.gethostname()}, process {os.getpid()}; "
-        f"the job ends, its journal is whole and --resume continues it\n{traceback.format_exc()}",
-        file=sys.stderr,
-        flush=True,
-    )
 
 
 class _Signals:

@@ -70,7 +70,6 @@ class Progress:
         self._start = time.monotonic()
         self._next = self._start + (0 if terminal else PLAIN_FIRST)
         self._bar: RichProgress | None = None
-        self._task = None
 
     def due(self) -> bool:
         """Return whether it is time to `show` the figures."""
@@ -106,8 +105,8 @@ class Progress:
             console = Console(file=self._stream, force_terminal=True)
             self._bar = RichProgress(BarColumn(bar_width=24), TextColumn("{task.description}"), console=console)
             self._bar.start()
-            self._task = self._bar.add_task("", total=figures.max_evals)
-        self._bar.update(self._task, completed=figures.n_finished, description=str(figures))
+            self._bar.add_task("", total=figures.max_evals)
+        self._bar.update(self._bar.task_ids[0], completed=figures.n_finished, description=str(figures))
 
 
 def clock(seconds: float) -> str:

@@ -62,8 +62,18 @@ class Spare(Role):
         return False
 
 
+class OtherRankBrokenError(Exception):
+    """Another rank has met a bug, and has reported it."""
+
+
 def serve(post: Post, roles: Sequence[Role], wait: Wait | None = None) -> None:
-    """Play `roles` until none of them is active."""
+    """Play `roles` until none of them is active.
+
+    Raises
+    ------
+    OtherRankBrokenError
+        If another rank tells that it has met a bug.
+    """
     wait = wait or Wait()
     by_tag = {tag: role for role in roles for tag in role.hears if tag is not Tag.STOP}
     while any(role.active for role in roles):
@@ -73,6 +83,8 @@ def serve(post: Post, roles: Sequence[Role], wait: Wait | None = None) -> None:
             if message is None:
                 break
             busy = True
+            if message.tag is Tag.BROKEN:
+                raise OtherRankBrokenError
             if message.tag is Tag.STOP:
                 for role in roles:
                     role.hear(message)

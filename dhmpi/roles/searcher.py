@@ -95,11 +95,14 @@ class Searcher(Role):
                 self._host.send({"drop": news.dropped})
 
     def _ask(self) -> bool:
-        if self._supply is None or self._asked is not None or (ask := self._supply.next_ask()) is None:
+        if self._host is None or self._supply is None or self._asked is not None:
+            return False
+        ask = self._supply.next_ask()
+        if ask is None:
             return False
         self._asked = ask
         self._supply.asked()
-        assert_host(self._host).send({"ask": {"n": ask.n, "replacing": ask.replacing}})
+        self._host.send({"ask": {"n": ask.n, "replacing": ask.replacing}})
         return True
 
     def _answer(self, answer: dict[str, Any]) -> None:
@@ -135,10 +138,3 @@ class Searcher(Role):
                 seconds=asked["seconds"],
             ),
         )
-
-
-def assert_host(host: SearchHost | None) -> SearchHost:
-    """Return the host, which is there once the master has begun."""
-    if host is None:
-        raise RuntimeError("news before the beginning")
-    return host

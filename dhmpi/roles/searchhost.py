@@ -25,7 +25,8 @@ class SearchProcess:
     def __init__(self, keeper: Keeper, begin: protocol.Begin) -> None:
         self._keeper = keeper
         self._log = begin.log
-        keeper.start_child(self.NAME, "dhmpi.search.host", {}, Path.cwd(), begin.log)
+        keeper.name_run(begin.run_id)
+        keeper.start_child(self.NAME, "dhmpi.search.host", {"DHMPI_RUN": begin.run_id}, Path.cwd(), begin.log)
 
     def send(self, message: dict[str, Any]) -> None:
         self._keeper.send(self.NAME, message)

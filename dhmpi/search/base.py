@@ -25,6 +25,11 @@ class Search(ABC):
     ----------
     seed : int
         Of every random choice.
+
+    Attributes
+    ----------
+    informed : bool
+        Whether the last answer depends on what was told, so that asking again with more told may improve on it.
     """
 
     fits: ClassVar[bool] = True
@@ -35,6 +40,7 @@ class Search(ABC):
         self.n_asks = 0
         self.next_key = 0
         self.n_told = 0
+        self.informed = False
 
     def ask(self, n: int, replacing: Iterable[int] = ()) -> list[Proposal]:
         """Propose up to `n` configurations, none of them told, pending, or twice in the answer.
@@ -86,7 +92,7 @@ class Search(ABC):
         self._pend([Proposal(key, config) for key, config, _ in finished])
         self._pend([Proposal(key, config) for key, config in pending])
         self.tell([(key, objective) for key, _, objective in finished])
-        keys = [key for key, *_ in (*finished, *pending)]
+        keys = [key for key, _, _ in finished] + [key for key, _ in pending]
         self.next_key = max(keys, default=-1) + 1
         self.n_asks = n_asks
 

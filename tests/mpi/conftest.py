@@ -37,7 +37,7 @@ class Launch:
         self.mark = uuid.uuid4().hex
         self.timeout = timeout
         self.began = time.monotonic()
-        # Threads of other test sessions on this machine must not slow the ranks, and the ranks must not inherit a launch.
+        # The ranks must not take part in a launch that the tests themselves are part of.
         env = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMI", "PRTE"))}
         env |= {MARK: self.mark, "PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}", **(environment or {})}
         self.out_path, self.err_path = cwd / f"{self.mark}.out", cwd / f"{self.mark}.err"

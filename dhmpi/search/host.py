@@ -1,0 +1,116 @@
+"""``python -m dhmpi.search.host FD_IN FD_OUT``: a search in a process of its own.
+
+Takes one message a frame (:mod:`dhmpi.frames`) and answers some of them; :class:`Host` says which.  Ends quietly when
+its input does.  Whoever starts it redirects its stdout and stderr.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dhmpi import frames
+from dhmpi.errors import DhmpiError
+from dhmpi.search.base import Search
+from dhmpi.search.build import build
+
+EXIT_BUG = 70
+
+
+class Host:
+    """Maps messages onto a search; plain data in, plain data out.
+
+    ======================================================  ==================================================
+    message                                                 answer
+    ======================================================  ==================================================
+    ``{"build": spec}``                                     ``{"ready": info}`` or ``{"refused": sentence}``
+    ``{"restore": {"finished": [[key, config, objective],   none
+    ...], "pending": [[key, config], ...], "n_asks": n}}``
+    ``{"ask": {"n": n, "replacing": [key, ...]}}``          ``{"asked": {"ask": number, "told": n_told, "pending":
+                                                            [key, ...], "proposals": [[key, config], ...],
+                                                            "informed": bool, "seconds": s}}``
+    ``{"tell": [[key, objective or null], ...]}``           none
+    ``{"drop": [key, ...]}``                                none
+    ======================================================  ==================================================
+
+    ``pending`` are those that the ask took for pending, ``informed`` is as in :class:`dhmpi.search.base.Search`.
+    """
+
+    def __init__(self) -> None:
+        self._search: Search | None = None
+
+    def handle(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Act on one message; return the answer, ``None`` if there is none."""
+        ((verb, content),) = message.items()
+        if verb == "build":
+            return self._build(content)
+        if self._search is None:
+            raise RuntimeError(f"message {verb!r} came before a search was built")
+        if verb == "ask":
+            return {"asked": self._ask(self._search, content["n"], content["replacing"])}
+        if verb == "tell":
+            self._search.tell([(key, objective) for key, objective in content])
+        elif verb == "drop":
+            self._search.drop(content)
+        elif verb == "restore":
+            self._search.restore(content["finished"], content["pending"], content["n_asks"])
+        else:
+            raise RuntimeError(f"unknown message {verb!r}")
+        return None
+
+    def _build(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            self._search, info = build(spec)
+        except DhmpiError as error:
+            return {"refused": str(error)}
+        return {"ready": info}
+
+    @staticmethod
+    def _ask(search: Search, n: int, replacing: Sequence[int]) -> dict[str, Any]:
+        start = time.perf_counter()
+        replaced = frozenset(replacing)
+        number, told = search.n_asks, search.n_told
+        pending = [key for key in search.pending() if key not in replaced]
+        proposals = search.ask(n, replaced)
+        return {
+            "ask": number,
+            "told": told,
+            "pending": pending,
+            "proposals": [[key, config] for key, config in proposals],
+            "informed": search.informed,
+            "seconds": time.perf_counter() - start,
+        }
+
+
+def serve(fd_in: int, fd_out: int) -> int:
+    """Answer messages until the other side closes the pipe; return the exit code."""
+    host = Host()
+    reader = frames.Reader(fd_in)
+    try:
+        while not reader.closed:
+            for message in reader.read():
+                answer = host.handle(message)
+                if answer is not None:
+                    frames.write(fd_out, answer)
+    except BrokenPipeError:
+        return 0  # whoever asked has gone
+    except Exception:  # a bug in a search: its owner learns of it by the exit code and the log
+        traceback.print_exc()
+        return EXIT_BUG
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve on the two file descriptors named on the command line."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # the rank decides when to end
+    fd_in, fd_out = map(int, arguments)
+    return serve(fd_in, fd_out)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

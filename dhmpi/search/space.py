@@ -1,0 +1,152 @@
+"""What searches over a ConfigSpace share: starting points, duplicates, finite spaces that run out.
+
+Start reading at :class:`SpaceSearch`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import ConfigSpace
+import numpy as np
+
+from dhmpi.search.base import Search
+from dhmpi.search.encoding import ENUMERABLE, Encoding
+from dhmpi.trials import Config, Proposal
+
+_TRIES = 8  # draws, each of twice as many, before a finite space is looked through
+
+
+class Taken:
+    """The configurations that one ask must not propose, by identity; it grows by what the ask picks."""
+
+    def __init__(self, told: set[bytes], pending: Counter[bytes], released: Counter[bytes]) -> None:
+        self._told = told
+        self._pending = pending
+        self._released = released
+        self._picked: set[bytes] = set()
+
+    def __contains__(self, identity: bytes) -> bool:
+        if identity in self._told or identity in self._picked:
+            return True
+        return identity in self._pending and self._pending[identity] > self._released[identity]
+
+    def add(self, identity: bytes) -> None:
+        """Take a configuration."""
+        self._picked.add(identity)
+
+    def fresh(self, identities: Sequence[bytes], most: int) -> list[int]:
+        """Take the first `most` identities that are not taken yet; return their positions."""
+        positions: list[int] = []
+        for i, identity in enumerate(identities):
+            if len(positions) == most:
+                break
+            if identity not in self:
+                self._picked.add(identity)
+                positions.append(i)
+        return positions
+
+
+class SpaceSearch(Search):
+    """A search over a ConfigSpace: starting points first, never a duplicate, finite spaces exhausted.
+
+    Parameters
+    ----------
+    space : ConfigurationSpace
+    seed : int
+    starting_points : sequence of dict
+        Configurations to be evaluated first, in this order; repeated ones count once.
+
+    Raises
+    ------
+    ProblemError
+        If the space is empty, its clauses forbid everything, or a starting point is none of its configurations.
+    """
+
+    def __init__(
+        self, space: ConfigSpace.ConfigurationSpace, seed: int, starting_points: Sequence[Config] = ()
+    ) -> None:
+        super().__init__(seed)
+        self.encoding = Encoding(space)
+        self.starting_points = {self.encoding.identity(c): c for c in map(self.encoding.native, starting_points)}
+        self.encoding.sample(np.random.default_rng(seed), 1)  # clauses that forbid everything are refused here
+        self._pending: dict[int, bytes] = {}
+        self._pending_count: Counter[bytes] = Counter()
+        self._told: set[bytes] = set()
+
+    @property
+    def size(self) -> int | float:
+        """Number of configurations of the space, ``inf`` with any float (:attr:`Encoding.size`)."""
+        return self.encoding.size
+
+    def drop(self, keys: Iterable[int]) -> None:
+        for key in keys:
+            self._forget(key)
+
+    def pending(self) -> list[int]:
+        return sorted(self._pending)
+
+    def _propose(self, n: int, replacing: frozenset[int], rng: np.random.Generator) -> list[Config]:
+        released = Counter(self._pending[key] for key in replacing if key in self._pending)
+        taken = Taken(self._told, self._pending_count, released)
+        configs = self._starting(n, taken)
+        if len(configs) < n:
+            configs += self.encoding.decode(self._select(n - len(configs), taken, replacing, rng))
+        return configs
+
+    @abstractmethod
+    def _select(self, n: int, taken: Taken, replacing: frozenset[int], rng: np.random.Generator) -> np.ndarray:
+        """Return up to `n` new rows of the encoding, and take them."""
+
+    def _starting(self, n: int, taken: Taken) -> list[Config]:
+        identities = list(self.starting_points)
+        return [dict(self.starting_points[identities[i]]) for i in taken.fresh(identities, n)]
+
+    def _random(self, n: int, taken: Taken, rng: np.random.Generator) -> np.ndarray:
+        """Take up to `n` random configurations; fewer only if the space holds no more."""
+        found: list[np.ndarray] = []
+        missing = draws = n
+        listed = self.size <= ENUMERABLE
+        for _ in range(_TRIES if listed else 5 * _TRIES):
+            rows = self.encoding.sample(rng, draws)
+            found.append(rows[taken.fresh(self.encoding.identities(rows), missing)])
+            missing -= len(found[-1])
+            if not missing:
+                return np.concatenate(found)
+            draws = min(max(2 * draws, 64), 1 << 16)
+        if not listed:
+            return np.concatenate(found)
+        # Nearly everything is taken: look through what there is.
+        found.append(self._left(taken, rng)[:missing])
+        for identity in self.encoding.identities(found[-1]):
+            taken.add(identity)
+        return np.concatenate(found)
+
+    def _left(self, taken: Taken, rng: np.random.Generator) -> np.ndarray:
+        """Return every configuration of a listed space that is not taken, shuffled."""
+        rows = self.encoding.enumerated
+        if rows is None:
+            raise ValueError(f"a space of {self.size} configurations cannot be listed")
+        free = [i for i, identity in enumerate(self.encoding.identities(rows)) if identity not in taken]
+        return rows[rng.permutation(np.array(free, dtype=int))]
+
+    def _pend(self, proposals: Sequence[Proposal]) -> None:
+        rows = self.encoding.encode([proposal.config for proposal in proposals])
+        for proposal, identity in zip(proposals, self.encoding.identities(rows)):
+            self._pending[proposal.key] = identity
+            self._pending_count[identity] += 1
+
+    def _learn(self, results: Sequence[tuple[int, float | None]]) -> None:
+        for key, _ in results:
+            self._told.add(self._forget(key))
+
+    def _forget(self, key: int) -> bytes:
+        """Take a proposal out of the pending ones; several keys may stand for one configuration."""
+        identity = self._pending.pop(key)
+        if self._pending_count[identity] == 1:
+            del self._pending_count[identity]
+        else:
+            self._pending_count[identity] -= 1
+        return identity
