@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import ConfigSpace
+import numpy as np
 import pytest
 
 from dhmpi.search.model_based import ModelBasedSearch
@@ -326,13 +327,16 @@ def test_two_hundred_dimensions(make):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_learns(model):
-    """On minus the sum of squares of five numbers, 48 evaluations with a model beat 480 random ones."""
+    """On minus the sum of squares of five numbers, most that it proposes is better than three of four random ones."""
     space = ConfigSpace.ConfigurationSpace({f"e{i}": (-10.0, 10.0) for i in range(5)})
 
     def objective(config):
         return -sum(value**2 for value in config.values())
 
-    learnt = play(model_based(model)(space, seed=1, max_evals=48), 48, batch=4, objective=objective)
-    luck = play(uniform(space, seed=1), 480, batch=480, objective=objective)
+    learnt: list[float] = []
+    for seed in range(3):  # one seed alone is luck, and trees grow differently on other processors
+        proposals = play(model_based(model)(space, seed, max_evals=48), 48, batch=4, objective=objective)
+        learnt += [objective(config) for _, config in proposals[24:]]
+    random = [objective(config) for _, config in play(uniform(space, seed=1), 480, batch=480, objective=objective)]
 
-    assert max(objective(config) for _, config in learnt) > max(objective(config) for _, config in luck)
+    assert np.median(learnt) > np.quantile(random, 0.75)

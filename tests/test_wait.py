@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dhmpi.mpi.wait import LONGEST, SHORTEST, Wait
+from dhmpi.mpi.wait import FRACTION, LONGEST, SHORTEST, Wait
 from dhmpi.roles.role import EverySeconds
 
 
@@ -33,14 +33,14 @@ def test_sleeps_grow_with_the_time_waited_and_have_a_limit():
     assert clock.slept == sorted(clock.slept)
 
 
-def test_a_wait_is_looked_at_often_enough_to_add_a_twentieth_at_most():
+def test_looking_adds_no_more_than_its_fraction_to_a_wait():
     clock = Clock()
     wait = Wait(clock, clock.sleep)
 
     while clock.now < 0.1:
         before = clock.now
         wait.sleep()
-        assert clock.now - before <= max(SHORTEST, 0.05 * before) + 1e-12
+        assert clock.now - before <= max(SHORTEST, FRACTION * before) + 1e-12
 
 
 def test_sleeps_are_short_again_after_something_happened():

@@ -1,8 +1,8 @@
 """The one polite wait: nobody spins.
 
 A blocking receive burns a whole core in Open MPI and MPICH, with all their yield options.  Here a rank looks, sleeps,
-and looks again; the sleep grows with the time waited so far, so that waiting costs next to nothing and adds at most a
-few percent to any wait.
+and looks again; the sleep grows with the time waited so far, so that waiting costs next to nothing and adds little to
+any wait.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 
 SHORTEST = 2e-5
-LONGEST = 1e-2
-FRACTION = 0.05
+LONGEST = 5e-3
+FRACTION = 0.15
 """A sleep lasts this part of the time waited so far, between SHORTEST and LONGEST seconds."""
 
 

@@ -21,7 +21,7 @@ SHORT = 0.5
 """Seconds; longer evaluations get nothing placed in advance: the wait for the next trial does not show."""
 ROUND_TRIP = 0.010
 """Seconds of work placed in advance with an evaluator, so that it never waits for an answer."""
-MOST_PLACED = 16
+MOST_PLACED = 32
 
 
 @dataclass
@@ -264,7 +264,7 @@ class Dispatcher:
         self._hear(rank, now)
 
     def tick(self, now: float) -> None:
-        """Look for silent evaluators and for placed trials that idle ones could start; call it about once a second."""
+        """Look for silent evaluators and for placed trials that idle ones could start; call it a few times a second."""
         if self.silence is not None:
             for rank, evaluator in self._evaluators.items():
                 if not evaluator.silent and now - evaluator.seen > self.silence:

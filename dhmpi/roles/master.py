@@ -36,6 +36,10 @@ log = logging.getLogger("dhmpi")
 
 GRACE = 60.0
 """Seconds at most, and a tenth of the time limit at most, in which running evaluations may still finish."""
+TICK = 0.1
+"""Seconds between looks at the clock, at signals, and at evaluators that are silent or hold more than they can do."""
+SYNC = 1.0
+"""Seconds after which what is on record is on the disk."""
 GIVE_UP = 15.0
 """Seconds that evaluators have to answer a cancellation."""
 EXIT_FAILURES = 1
@@ -90,7 +94,8 @@ class Master(Role):
         silence = {"silence": None} if options.evaluator == "inline" else {}
         self._dispatcher = Dispatcher(limits, **silence)
         self._progress = Progress(sys.stdout, in_terminal())
-        self._tick = EverySeconds(1.0)
+        self._tick = EverySeconds(TICK)
+        self._sync = EverySeconds(SYNC)
         self._cancelled_at: float | None = None
         self._refused: dict[int, str] = {}
         self._ready_at: dict[int, float] = {}
@@ -244,6 +249,7 @@ class Master(Role):
         now = time.time()
         if self._tick():
             self._watch(now)
+        if self._sync():
             recorder.sync(self._dispatcher.budget)
         busy = self._deliver(recorder)
         if self._progress.due():
