@@ -8,6 +8,8 @@ import sys
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PALS_RANKID", "PMI_RANK", "ALPS_APP_PE")
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PALS_SIZE", "SLURM_STEP_NUM_TASKS")
 JOB_VARIABLES = ("COBALT_JOBID", "PBS_JOBID", "SLURM_JOB_ID")
+FAULT_TOLERANCE_VARIABLE = "OMPI_MCA_mpi_ft_enable"
+"""Set by ``mpiexec --with-ft ulfm``."""
 TERMINAL_VARIABLE = "DHMPI_TERMINAL"
 
 
@@ -30,6 +32,11 @@ def launcher_size() -> int | None:
 def job_id() -> str | None:
     """Return the scheduler's name of the job, None outside of one."""
     return next((os.environ[name] for name in JOB_VARIABLES if name in os.environ), None)
+
+
+def fault_tolerant() -> bool:
+    """Return whether the launcher lets the other ranks live when one of them ends (Open MPI's ULFM)."""
+    return os.environ.get(FAULT_TOLERANCE_VARIABLE) == "1"
 
 
 def in_terminal() -> bool:
