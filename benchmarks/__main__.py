@@ -10,6 +10,7 @@ import json
 import math
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dhmpi import journal
+from dhmpi import journal, platform
 from dhmpi.budget import Limits
 from dhmpi.launch import find
 from dhmpi.mpi.protocol import Proposed
@@ -37,11 +38,16 @@ LIMIT = 300.0
 console = Console(width=110)
 
 
-def mpiexec(n: int, *words: object, seconds: float = 0.0) -> str:
-    """Run a module on `n` ranks and return what it printed."""
+def launch_of(n: int, *words: object, seconds: float = 0.0) -> tuple[list[str], dict[str, str]]:
+    """Return command and environment that run a module on `n` ranks, with evaluations of so many seconds."""
     launcher = find()
     environment = {**os.environ, **launcher.environment(), "BENCH_SECONDS": str(seconds), "PYTHONPATH": str(ROOT)}
-    command = [*launcher.command(n), sys.executable, "-m", *map(str, words)]
+    return [*launcher.command(n), sys.executable, "-m", *map(str, words)], environment
+
+
+def mpiexec(n: int, *words: object, seconds: float = 0.0) -> str:
+    """Run a module on `n` ranks and return what it printed."""
+    command, environment = launch_of(n, *words, seconds=seconds)
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False, cwd=tempfile.gettempdir()
     )
@@ -87,6 +93,7 @@ def bench_dispatcher() -> None:
     """Trials a second that the dispatcher decides, without MPI and without a journal."""
     table = Table("evaluators", "trials/s", title="Dispatcher alone (target: 50,000 trials/s)")
     config = dict.fromkeys((f"x{i}" for i in range(10)), 0.5)
+    platform.collect_garbage_rarely()
     for n_evaluators in (8, 128, 4096):
         n = 200_000
         dispatcher = Dispatcher(Limits(n))
@@ -145,11 +152,11 @@ def bench_utilisation() -> None:
         title="Utilisation of evaluators, evaluations of 10 ms",
     )  # fmt: skip
     for n in RANKS:
-        trials = 200 * n
+        trials = 400 * n
         table.add_row(
             str(n),
             f"{peer('futures', n, trials, 0.01)['utilisation']:.3f}",
-            optional(lambda n=n, trials=trials: peer("libensemble", n, trials // 4, 0.01)["utilisation"], ".3f"),
+            optional(lambda n=n, trials=trials: peer("libensemble", n, trials // 8, 0.01)["utilisation"], ".3f"),
             f"{dhmpi(n, trials, *INLINE, seconds=0.01)['utilisation']:.3f}",
             "0.97",
             f"{dhmpi(n, trials, '--surrogate-model', 'DUMMY', seconds=0.01)['utilisation']:.3f}",
@@ -194,11 +201,40 @@ def bench_idle() -> None:
 
 def bench_memory() -> None:
     """Memory of the processes of a run."""
-    out = mpiexec(4, "benchmarks.memory")
-    table = Table("process", "MB resident", "target", title="Memory of processes, problem polynome2")
-    for name, megabytes in json.loads(next(line for line in out.splitlines() if line.startswith("{"))).items():
-        table.add_row(name, f"{megabytes:.0f}", "60" if name == "evaluator rank" else "")
+    table = Table(
+        "process", "MB resident", "target", title="Memory of processes in a run on 4 ranks, problem polynome2"
+    )
+    polynome2 = "dhmpi.benchmark.hps.polynome2"
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch) / "run"
+        launch, environment = launch_of(
+            4, "dhmpi.ambs", "--problem", f"{polynome2}.Problem", "--run", f"{polynome2}.run", "--log-dir", directory,
+            "--time-limit-minutes", 1,
+        )  # fmt: skip
+        with subprocess.Popen(launch, env=environment, cwd=scratch, stdout=subprocess.DEVNULL) as run:
+            while run.poll() is None and len(journal.replay(directory / "journal").finished) < 100:
+                time.sleep(0.1)
+            found = [(process_role(pid), platform.rss_mb(pid)) for pid in platform.descendants(run.pid)]
+            run.send_signal(signal.SIGUSR1)
+    for role in ("master's rank", "searcher's rank", "evaluator's rank", "keeper", "search", "evaluation"):
+        megabytes = max((size for name, size in found if name == role), default=math.nan)
+        table.add_row(role, f"{megabytes:.0f}", "60" if role == "evaluator's rank" else "")
     console.print(table)
+
+
+def process_role(pid: int) -> str:
+    """Return what a process of a run on one host is there for."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_text()
+        environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    except OSError:
+        return ""
+    for module, role in (("evaluate.keeper", "keeper"), ("search.host", "search"), ("evaluate.child", "evaluation")):
+        if f"dhmpi.{module}" in command:
+            return role
+    ranks = {f"{name}={rank}": rank for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK") for rank in range(4)}
+    rank = next((ranks[entry] for entry in environment if entry in ranks), None)
+    return "" if rank is None else f"{('master', 'searcher', 'evaluator', 'evaluator')[rank]}'s rank"
 
 
 def bench_start() -> None:

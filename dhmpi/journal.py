@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from dhmpi.errors import RunDirectoryError
 from dhmpi.trials import Outcome, Status, Trial
 
 SCHEMA = 1
-
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def path(directory: Path, launch: int, epoch: int) -> Path:
@@ -60,7 +60,7 @@ class Journal:
 
     def write(self, events: Iterable[dict[str, Any]]) -> None:
         """Append events; they survive the end of this process, though not that of the machine before `sync`."""
-        lines = "".join([_encode(event) + "\n" for event in events]).encode()
+        lines = b"".join([_line(event) for event in events])
         if not lines:
             return
         view = memoryview(lines)
@@ -87,6 +87,13 @@ class Journal:
 
     def _failure(self, error: OSError) -> RunDirectoryError:
         return RunDirectoryError(f"cannot write the journal {self.path}: {error.strerror}; the search stops unharmed")
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # an integer of more than 64 bits, which JSON itself allows
+        return json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
 
 @dataclass

@@ -282,12 +282,38 @@ def parse(cls: type[Options], prog: str, description: str, arguments: Sequence[s
     OptionError
         With the sentence to show.
     """
-    given = vars(parser(cls, prog, description).parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    given = vars(parser(cls, prog, description).parse_args(_joined(words)))
     config = given.pop("config", None)
     values = {**(_from_file(cls, Path(config)) if config is not None else {}), **given}
     options = cls(**values)
     options.check()
     return options
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Join an option and a negative number that follows: argparse takes -1e-3 for an option."""
+    joined: list[str] = []
+    for word in words:
+        if (
+            word.startswith("-")
+            and joined
+            and joined[-1].startswith("--")
+            and "=" not in joined[-1]
+            and _is_number(word)
+        ):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _fields(cls: type[SearchOptions]) -> list[dataclasses.Field[Any]]:

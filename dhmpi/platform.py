@@ -11,6 +11,7 @@ itself a daemon can outlive the run.  Standard library only, because the keeper 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 from collections.abc import Iterable, Mapping
@@ -47,6 +48,15 @@ def set_timer_slack(nanoseconds: int) -> bool:
 def set_process_name(name: str) -> bool:
     """Set the name that ``ps`` and ``top`` show, 15 bytes at most; return whether that is possible here."""
     return _write("/proc/self/comm", name.encode()[:15])
+
+
+def collect_garbage_rarely() -> None:
+    """Let Python look for reference cycles a hundred times less often.
+
+    For processes that keep much and make no cycles: looking takes a third of the time of a busy master or searcher.
+    """
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 def process_name(pid: int) -> str | None:

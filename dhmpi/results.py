@@ -13,11 +13,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from dhmpi.errors import RunDirectoryError
 from dhmpi.trials import Config, Outcome, Trial
 
 FIXED_COLUMNS = ("trial", "attempt", "status", "objective", "rank", "host", "start", "end", "elapsed_sec")
 METRIC_PREFIX = "m:"
+_NUMBERS = frozenset({float, int, type(None)})
+_QUOTED = frozenset(',"\r\n')
 
 
 class ResultsTable:
@@ -60,31 +64,29 @@ class ResultsTable:
         if new:
             self._metrics.update(dict.fromkeys(new))
             self._widen()
-        for outcome, trial in rows:
-            self._writer.writerow(self._row(outcome, trial.config))
-        self._append(self._take())
+        self._append(b"".join([self._line(outcome, trial.config) for outcome, trial in rows]))
 
     def close(self) -> None:
         os.close(self._fd)
 
-    def _row(self, outcome: Outcome, config: Config) -> list[Any]:
-        get = config.get
-        row = [
-            outcome.trial,
-            outcome.attempt,
-            outcome.status.value,
-            outcome.objective,
-            outcome.rank,
-            outcome.host,
-            round(outcome.start, 6),
-            round(outcome.end, 6),
-            round(outcome.elapsed, 6),
-            *[get(name) for name in self._hyperparameters],
-        ]
-        metrics = outcome.metrics
+    def _line(self, outcome: Outcome, config: Config) -> bytes:
+        """Return a row of the table.
+
+        Numbers are written by orjson, in a fraction of the time: a list of numbers is the same in JSON and in CSV,
+        except for those that are missing.
+        """
+        trial, attempt, status, objective, metrics, rank, host, start, end, elapsed, _ = outcome
+        values = [round(start, 6), round(end, 6), round(elapsed, 6), *map(config.get, self._hyperparameters)]
         if self._metrics:
-            row += [metrics.get(name) for name in self._metrics]
-        return row
+            values += map(metrics.get, self._metrics)
+        if _NUMBERS.issuperset(map(type, values)) and _QUOTED.isdisjoint(host):
+            head = f"{trial},{attempt},{status.value},{'' if objective is None else objective},{rank},{host},".encode()
+            try:
+                return head + orjson.dumps(values)[1:-1].replace(b"null", b"") + b"\n"
+            except TypeError:  # an integer of more than 64 bits
+                pass
+        self._writer.writerow([trial, attempt, status.value, objective, rank, host, *values])
+        return self._take()
 
     def _header(self) -> list[str]:
         return [*FIXED_COLUMNS, *self._hyperparameters, *(METRIC_PREFIX + name for name in self._metrics)]

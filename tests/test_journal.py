@@ -46,6 +46,16 @@ def test_gives_back_what_was_written(tmp_path):
     assert list(history.unfinished) == [2]
 
 
+def test_integers_of_any_size_come_back(tmp_path):
+    written = journal.Journal(tmp_path, 0, 0, {"run": "abc"})
+    written.write([{"e": "note", "n": 1 << 80, "text": "\u00fc"}])
+    written.close()
+
+    _, event = journal.events(tmp_path)
+
+    assert event == {"e": "note", "n": 1 << 80, "text": "\u00fc"}
+
+
 def test_an_empty_or_missing_directory_is_an_empty_history(tmp_path):
     assert journal.replay(tmp_path / "nothing") == journal.History()
 

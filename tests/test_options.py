@@ -25,6 +25,12 @@ def test_defaults_are_those_of_the_guides_software():
     assert (o.evaluator, o.surrogate_model, o.eval_timeout, o.time_limit) == ("process", "auto", None, None)
 
 
+def test_a_negative_number_in_any_notation_is_a_value():
+    assert options("--target", "-1e-3").target == -1e-3
+    assert options("--target=-2").target == -2
+    assert options("--target", "-0.5", "--resume", "--log-dir", "d").resume
+
+
 def test_minutes_may_be_fractions():
     assert options("--eval-timeout-minutes", "0.5").eval_timeout == 30
 

@@ -81,6 +81,42 @@ def test_quotes_what_needs_quoting(tmp_path):
     assert read(table.path)[0]["a"] == 'with "quotes", and\nlines'
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0.1, 1e-7),
+        (1e300, -5),
+        (3, None),
+        (True, 2.0),
+        (1 << 80, 0.5),
+        ("null", 1),
+        ("a", "b,c"),
+    ],
+)
+def test_a_value_is_read_back_as_it_was(tmp_path, values):
+    table = ResultsTable(tmp_path / "results.csv", ["a", "b"])
+
+    table.add([row(0, 1 / 3, dict(zip("ab", values)), none=None)])
+
+    (line,) = read(table.path)
+    assert float(line["objective"]) == 1 / 3
+    assert line["m:none"] == ""
+    for name, value in zip("ab", values):
+        if type(value) is float:
+            assert float(line[name]) == value
+        else:
+            assert line[name] == ("" if value is None else str(value))
+
+
+def test_a_host_named_with_a_comma_stays_one_cell(tmp_path):
+    table = ResultsTable(tmp_path / "results.csv", ["a"])
+    outcome, trial = row(0, config={"a": 1})
+
+    table.add([(outcome._replace(host="rack 1, node 2"), trial)])
+
+    assert read(table.path)[0]["host"] == "rack 1, node 2"
+
+
 def test_an_unwritable_file_is_an_error(tmp_path):
     with pytest.raises(RunDirectoryError, match="cannot write"):
         ResultsTable(tmp_path / "missing" / "results.csv", ["a"])

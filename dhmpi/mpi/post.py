@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dhmpi.mpi import protocol
 from dhmpi.mpi.protocol import Tag
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Post:
         if rank == self.rank:
             self._local.append(Message(rank, tag, payload))
             return
-        self._outbox.append(self._call(self._comm.isend, payload, rank, tag))
+        self._outbox.append(self._call(self._comm.isend, protocol.plain(payload), rank, tag))
         self._prune()
 
     def receive(self) -> Message | None:
@@ -72,10 +73,13 @@ class Post:
         status = self._status
         arrived = self._call(self._comm.improbe, self._any_source, self._any_tag, status)
         if arrived is None:
+            # Open MPI looks first and moves messages on afterwards: what that brought is only seen by a second look.
+            arrived = self._call(self._comm.improbe, self._any_source, self._any_tag, status)
+        if arrived is None:
             self._prune()
             return None
         source, tag = status.Get_source(), _TAGS[status.Get_tag()]
-        return Message(source, tag, self._call(arrived.recv))
+        return Message(source, tag, protocol.rebuilt(tag, self._call(arrived.recv)))
 
     def flush(self, seconds: float) -> None:
         """Wait until every message has left, no longer than `seconds`."""

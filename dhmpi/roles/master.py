@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import platform as machine
 import signal
 import sys
 import time
@@ -17,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dhmpi import __version__, journal
+from dhmpi import __version__, journal, platform
 from dhmpi.budget import Limits, objective_for_search
 from dhmpi.errors import OptionError, ProblemError, RunDirectoryError
 from dhmpi.mpi import protocol
@@ -40,6 +39,8 @@ TICK = 0.1
 """Seconds between looks at the clock, at signals, and at evaluators that are silent or hold more than they can do."""
 SYNC = 1.0
 """Seconds after which what is on record is on the disk."""
+NEWS_EVERY = 0.01
+"""Seconds for which news for the searcher is collected as long as there are trials ahead."""
 GIVE_UP = 15.0
 """Seconds that evaluators have to answer a cancellation."""
 EXIT_FAILURES = 1
@@ -71,7 +72,9 @@ class Master(Role):
         If the run directory cannot be had.
     """
 
-    hears = frozenset({Tag.READY, Tag.REFUSED, Tag.REPORT, Tag.PROBLEM, Tag.PROPOSED, Tag.ALIVE, Tag.STOP})
+    hears = frozenset(
+        {Tag.READY, Tag.REFUSED, Tag.REPORT, Tag.PROBLEM, Tag.NO_PROBLEM, Tag.PROPOSED, Tag.ALIVE, Tag.STOP}
+    )
 
     def __init__(
         self,
@@ -96,6 +99,7 @@ class Master(Role):
         self._progress = Progress(sys.stdout, in_terminal())
         self._tick = EverySeconds(TICK)
         self._sync = EverySeconds(SYNC)
+        self._news_due = EverySeconds(NEWS_EVERY)
         self._cancelled_at: float | None = None
         self._refused: dict[int, str] = {}
         self._ready_at: dict[int, float] = {}
@@ -130,6 +134,7 @@ class Master(Role):
             self._dismiss(self._dispatcher.stopping or "")
             return
         _log_to(self._directory.log, options.log_level)
+        platform.collect_garbage_rarely()
         log.info("dhmpi %s, %s", __version__, self._world.layout.describe())
         post = self._world.post
         setup = protocol.Setup(self._directory.run_id, str(self._directory.path), self._seed, not self._directory.fresh)
@@ -172,10 +177,8 @@ class Master(Role):
                 f"--log-dir"
             )
 
-    def _problem(self, info: protocol.ProblemInfo | protocol.Refused) -> None:
+    def _problem(self, info: protocol.ProblemInfo) -> None:
         """The searcher has loaded the problem: from here on the run is on record."""
-        if isinstance(info, protocol.Refused):
-            raise ProblemError(info.reason)
         before = self._described.get("fingerprint")
         if before is not None and before != info.fingerprint:
             raise RunDirectoryError(
@@ -200,7 +203,7 @@ class Master(Role):
                 "options": dataclasses.asdict(self._options),
                 "layout": dataclasses.asdict(self._world.layout),
                 "library": self._world.library,
-                "python": machine.python_version(),
+                "python": sys.version.split()[0],
             }
         )
         header = {"run": self._directory.run_id, "t": now, "ranks": self._world.size, "version": __version__}
@@ -239,6 +242,8 @@ class Master(Role):
             self._refuse(source, payload.reason, now)
         elif tag is Tag.PROBLEM:
             self._problem(payload)
+        elif tag is Tag.NO_PROBLEM:
+            raise ProblemError(payload.reason)
         elif tag is Tag.STOP:
             self.active = False
 
@@ -249,6 +254,7 @@ class Master(Role):
         now = time.time()
         if self._tick():
             self._watch(now)
+            recorder.flush()
         if self._sync():
             recorder.sync(self._dispatcher.budget)
         busy = self._deliver(recorder)
@@ -267,7 +273,7 @@ class Master(Role):
             recorder.write(events)
         for rank, work in dispatcher.take_work():
             post.send(rank, Tag.WORK, work)
-        if news := dispatcher.take_news():
+        if (not dispatcher.n_ahead or self._news_due()) and (news := dispatcher.take_news()):
             post.send(self._searcher, Tag.NEWS, news)
         if outcomes := dispatcher.take_outcomes():
             recorder.add(outcomes)

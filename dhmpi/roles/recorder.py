@@ -47,6 +47,7 @@ class Recorder:
         self._directory = directory
         self._journal = Journal(directory.journal, next_launch(directory.journal), epoch, header)
         self._results = ResultsTable(directory.results, hyperparameters, finished)
+        self._rows: list[tuple[Outcome, Trial]] = []
         self._best_written = -1
 
     def write(self, events: Iterable[dict[str, Any]]) -> None:
@@ -54,11 +55,17 @@ class Recorder:
         self._journal.write(events)
 
     def add(self, finished: Sequence[tuple[Outcome, Trial]]) -> None:
-        """Append rows to results.csv, and failures to the log."""
-        self._results.add(finished)
+        """Take finished trials, for results.csv at the next `flush`; failures go to the log."""
+        self._rows += finished
         for outcome, trial in finished:
             if outcome.objective is None:
                 log.warning("trial %d %s on rank %d: %s", trial.id, outcome.status, outcome.rank, outcome.reason)
+
+    def flush(self) -> None:
+        """Append what has finished since the last call to results.csv."""
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self._results.add(rows)
 
     def sync(self, budget: Budget) -> None:
         """Force the journal onto the disk, bring best.json up to date, renew the lock."""
@@ -72,6 +79,7 @@ class Recorder:
 
     def close(self, budget: Budget) -> None:
         """Write the last state and give the lock back."""
+        self.flush()
         self.sync(budget)
         self._journal.close()
         self._results.close()

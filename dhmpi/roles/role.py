@@ -13,10 +13,8 @@ from typing import ClassVar
 
 from dhmpi.mpi.post import Message, Post
 from dhmpi.mpi.protocol import Tag
-from dhmpi.mpi.wait import Wait
+from dhmpi.mpi.wait import LONGEST, SHORTEST, Wait
 
-MOST_MESSAGES = 256
-"""Messages heard in a row before the roles are polled."""
 SIGN_OF_LIFE = 30.0
 """Seconds between signs of life."""
 
@@ -26,6 +24,12 @@ class Role(ABC):
 
     hears: ClassVar[frozenset[Tag]]
     """Tags of the messages that are for this role; STOP is for all."""
+
+    shortest_sleep: ClassVar[float] = SHORTEST
+    """Seconds that a message for this role may well wait."""
+
+    most_messages: ClassVar[int] = 8
+    """Messages heard in a row before the role is polled."""
 
     active: bool = True
     """Whether the rank must go on for this role."""
@@ -54,6 +58,7 @@ class Spare(Role):
     """A rank that no whole group could use: it sleeps until the run is over."""
 
     hears = frozenset({Tag.STOP})
+    shortest_sleep = LONGEST
 
     def hear(self, message: Message) -> None:
         self.active = False
@@ -74,11 +79,12 @@ def serve(post: Post, roles: Sequence[Role], wait: Wait | None = None) -> None:
     OtherRankBrokenError
         If another rank tells that it has met a bug.
     """
-    wait = wait or Wait()
+    wait = wait or Wait(shortest=min(role.shortest_sleep for role in roles))
     by_tag = {tag: role for role in roles for tag in role.hears if tag is not Tag.STOP}
+    most_messages = max(role.most_messages for role in roles)
     while any(role.active for role in roles):
         busy = False
-        for _ in range(MOST_MESSAGES):
+        for _ in range(most_messages):
             message = post.receive()
             if message is None:
                 break

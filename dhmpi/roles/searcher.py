@@ -40,6 +40,7 @@ class Searcher(Role):
     """
 
     hears = frozenset({Tag.BEGIN, Tag.NEWS, Tag.STOP})
+    shortest_sleep = 2e-3  # there are trials ahead meanwhile
 
     def __init__(self, post: Post, master: int, host: Callable[[protocol.Begin], SearchHost]) -> None:
         self._post = post
@@ -48,6 +49,7 @@ class Searcher(Role):
         self._host: SearchHost | None = None
         self._supply: Supply | None = None
         self._asked: Ask | None = None
+        self._news_since = False  # since it was last considered what to ask
         self._sign_of_life = EverySeconds(SIGN_OF_LIFE)
 
     def hear(self, message: Message) -> None:
@@ -88,6 +90,7 @@ class Searcher(Role):
         if self._supply is None:
             self._supply = Supply(news.n_wanted)
         self._supply.hear(news, time.monotonic())
+        self._news_since = True
         if self._host is not None:
             if news.told:
                 self._host.send({"tell": news.told})
@@ -95,8 +98,9 @@ class Searcher(Role):
                 self._host.send({"drop": news.dropped})
 
     def _ask(self) -> bool:
-        if self._host is None or self._supply is None or self._asked is not None:
+        if self._host is None or self._supply is None or self._asked is not None or not self._news_since:
             return False
+        self._news_since = False
         ask = self._supply.next_ask()
         if ask is None:
             return False
@@ -116,7 +120,7 @@ class Searcher(Role):
                 protocol.ProblemInfo(info["hyperparameters"], info["fingerprint"], info["size"]),
             )
         elif "refused" in answer:
-            self._post.send(self._master, Tag.PROBLEM, protocol.Refused(answer["refused"]))
+            self._post.send(self._master, Tag.NO_PROBLEM, protocol.Refused(answer["refused"]))
 
     def _proposed(self, asked: dict[str, Any]) -> None:
         ask, self._asked = self._asked, None
@@ -125,6 +129,7 @@ class Searcher(Role):
             raise RuntimeError("the search answered a question that nobody has asked")
         proposals = [Proposal(key, config) for key, config in asked["proposals"]]
         supply.answered(ask, [key for key, _ in proposals], asked["informed"], asked["seconds"])
+        self._news_since = True
         self._post.send(
             self._master,
             Tag.PROPOSED,

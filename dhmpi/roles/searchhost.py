@@ -8,7 +8,6 @@ from typing import Any
 
 from dhmpi.evaluate.process import Exited, Keeper
 from dhmpi.mpi import protocol
-from dhmpi.search.host import Host
 
 
 class SearchProcess:
@@ -50,6 +49,8 @@ class SearchHere:
     """A search in this very process: for searches that cost microseconds."""
 
     def __init__(self) -> None:
+        from dhmpi.search.host import Host  # 80 MB that a rank whose search lives in a process does without
+
         self._host = Host()
         self._answers: list[dict[str, Any]] = []
 

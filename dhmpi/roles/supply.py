@@ -21,6 +21,7 @@ MEMORY = 0.8
 GROWTH = 3.0
 """Times the rate seen so far that evaluators may turn out to want: they cannot show it while they wait."""
 MOST_PER_ASK = 4096
+MOST_AHEAD = 16384
 RATE_WINDOW = 0.02
 RATE_MEMORY = 1.0
 """Seconds: how long a rate is measured, and how fast an older one is forgotten."""
@@ -73,8 +74,8 @@ class Supply:
         self._started += len(news.started)
         elapsed = now - self._window
         if elapsed >= RATE_WINDOW:
-            weight = 1 - math.exp(-elapsed / RATE_MEMORY)
-            self._rate += weight * (self._started / elapsed - self._rate)
+            # What evaluators have wanted once they may want again, so a lull is believed later than a rush.
+            self._rate = max(self._started / elapsed, self._rate * math.exp(-elapsed / RATE_MEMORY))
             self._started, self._window = 0, now
 
     def next_ask(self) -> Ask | None:
@@ -82,13 +83,13 @@ class Supply:
         if self.exhausted:
             return None
         used_meanwhile = math.ceil(self._demand() * (self._ask_seconds + LATENCY))
-        target = min(self.n_wanted, self.n_evaluators + 2 * used_meanwhile, MOST_PER_ASK)
+        target = min(self.n_wanted, self.n_evaluators + 2 * used_meanwhile, MOST_AHEAD)
         if self._told - self._told_at_ask >= max(1, self._told // 50):
             # Those that will be started before the answer is here stay; newer knowledge replaces the others.
             stale = tuple(key for key in list(self._ahead)[used_meanwhile:] if self._ahead[key])
         else:
             stale = ()
-        n = target - len(self._ahead) + len(stale)
+        n = min(target - len(self._ahead) + len(stale), MOST_PER_ASK)
         if n <= 0 or (not stale and 2 * len(self._ahead) >= target):
             return None
         return Ask(n, stale)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dhmpi import frames
+from dhmpi import frames, platform
 from dhmpi.errors import DhmpiError
 from dhmpi.search.base import Search
 from dhmpi.search.build import build
@@ -67,6 +67,7 @@ class Host:
             self._search, info = build(spec)
         except DhmpiError as error:
             return {"refused": str(error)}
+        platform.collect_garbage_rarely()
         return {"ready": info}
 
     @staticmethod
