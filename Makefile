@@ -20,7 +20,7 @@ demo: $(VENV)/base  ## tune classifiers of handwritten digits on 6 ranks, in abo
 	$(RUN) dhmpi.launch -n 6 ambs --problem dhmpi.benchmark.hps.digits.Problem \
 	    --run dhmpi.benchmark.hps.digits.run --max-evals 150 --seed 1 --workflow demo --name digits
 
-test: .venv/test .venv-mpich/test  ## run every test, under Open MPI and MPICH
+test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
 	.venv/bin/python -m pytest
 
 test-fast: .venv/test  ## run the tests that need no MPI

@@ -98,6 +98,23 @@ def test_a_function_that_cannot_be_loaded_is_refused():
     assert "no_such_module" in refused.reason
 
 
+def test_the_function_is_imported_with_the_threads_that_it_may_use(monkeypatch, tmp_path):
+    (tmp_path / "reads_threads.py").write_text(
+        "import os\nN = int(os.environ['OMP_NUM_THREADS'])\ndef run(config):\n    return N\n"
+    )
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    monkeypatch.syspath_prepend(tmp_path)
+    evaluator = InlineEvaluator(
+        EvaluationSpec("reads_threads.run", Path("nowhere"), seed=3, environment={"OMP_NUM_THREADS": "2"})
+    )
+
+    evaluator.load()
+    evaluator.start(Trial(0, 0, {}))
+
+    _, finished = evaluator.poll()
+    assert finished.objective == 2
+
+
 def test_a_time_limit_is_refused(inline):
     with pytest.raises(OptionError, match="cannot be enforced with --evaluator inline"):
         InlineEvaluator(EvaluationSpec("m.run", Path("nowhere"), seed=3), timeout=5.0)

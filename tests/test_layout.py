@@ -82,10 +82,12 @@ def test_too_few_ranks_name_the_smallest_world(n, k, smallest):
 def test_evals_per_node_are_checked():
     plan(hosts(4, 2), evals_per_node=2)
 
-    with pytest.raises(LayoutError, match="needs 4 ranks on each node"):
+    with pytest.raises(LayoutError, match="needs 4 ranks on .*, but the launcher has started 2 there"):
         plan(hosts(4, 2), evals_per_node=4)
-    with pytest.raises(LayoutError, match="allows 1 evaluators"):
+    with pytest.raises(LayoutError, match="needs 3 ranks on .*, but .* 8 there, enough for 6 evaluators"):
         plan(hosts(1, 8), evals_per_node=1)
+    with pytest.raises(LayoutError, match="needs 11 ranks on .*, enough for 3 evaluators"):
+        plan(hosts(1, 5), evals_per_node=9)
 
 
 def test_unknown_job_mode():

@@ -5,6 +5,7 @@ What the function does to the process it does to the rank: nothing is caught but
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -42,6 +43,7 @@ class InlineEvaluator:
     def load(self) -> None:
         """Import the run function; `Loaded` or `Refused` follows."""
         began = time.perf_counter()
+        os.environ.update(self._spec.environment)  # numerical libraries look at it when they are imported
         try:
             self._run = load_run(self._spec.run)
         except DhmpiError as error:

@@ -160,14 +160,13 @@ def _check_evals_per_node(
 ) -> None:
     if wanted is None:
         return
+    alone = len(by_host) == 1
     for name, ranks in by_host.items():
-        if reserved.isdisjoint(ranks) and len(ranks) // k != wanted:
-            raise LayoutError(
-                f"--num-evals-per-node {wanted} needs {wanted * k} ranks on each node, but {name} has {len(ranks)}: "
-                f"give the launcher {wanted * k} ranks per node"
-            )
-        if len(free[name]) // k > wanted:
-            raise LayoutError(
-                f"--num-evals-per-node {wanted} allows {wanted} evaluators on a node, but {name} has ranks for "
-                f"{len(free[name]) // k}: give the launcher fewer ranks per node"
-            )
+        n_evals = len(free[name]) // k
+        if n_evals == wanted or (n_evals < wanted and not alone and not reserved.isdisjoint(ranks)):
+            continue  # hosts of the master and the searcher may have fewer
+        needed = wanted * k + len(ranks) - len(free[name])
+        raise LayoutError(
+            f"--num-evals-per-node {wanted} needs {needed} rank{'s' * (needed > 1)} on {name}, but the launcher has "
+            f"started {len(ranks)} there, enough for {n_evals} evaluator{'s' * (n_evals != 1)}"
+        )

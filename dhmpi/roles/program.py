@@ -200,7 +200,7 @@ class _Rank:
         if here.rank == layout.searcher:
             from dhmpi.roles.searcher import Searcher
 
-            self.roles.append(Searcher(here.post, layout.master, self.search_host))
+            self.roles.append(Searcher(here.post, layout.master, functools.partial(self.search_host, here)))
         if self.keeper is not None and not self.roles:
             self.keeper.close()  # a rank without evaluations and search needs no children
         if "master" in names:
@@ -238,13 +238,14 @@ class _Rank:
         self.keeper.name_run(setup.run_id)
         return ProcessEvaluator(self.keeper, spec)
 
-    def search_host(self, begin: protocol.Begin) -> SearchHost:
+    def search_host(self, here: world.World, begin: protocol.Begin) -> SearchHost:
         """Return where this rank's search lives."""
         from dhmpi.roles.searchhost import SearchHere, SearchProcess
 
         if self.keeper is None:
             return SearchHere()
-        return SearchProcess(self.keeper, begin)
+        n_jobs = begin.spec.get("options", {}).get("n_jobs", 1)
+        return SearchProcess(self.keeper, begin, thread_variables(here.n_cpus if n_jobs == -1 else n_jobs))
 
 
 def _once(arguments: Sequence[str] | None) -> Sequence[str] | None:

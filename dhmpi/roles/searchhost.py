@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dhmpi.evaluate.process import Exited, Keeper
+from dhmpi.evaluate.process import RUN, Exited, Keeper
 from dhmpi.mpi import protocol
 
 
@@ -17,15 +17,18 @@ class SearchProcess:
     ----------
     keeper : Keeper
     begin : protocol.Begin
+    environment : mapping of str to str
+        Variables for the process, besides the rank's own.
     """
 
     NAME = "search"
 
-    def __init__(self, keeper: Keeper, begin: protocol.Begin) -> None:
+    def __init__(self, keeper: Keeper, begin: protocol.Begin, environment: Mapping[str, str]) -> None:
         self._keeper = keeper
         self._log = begin.log
         keeper.name_run(begin.run_id)
-        keeper.start_child(self.NAME, "dhmpi.search.host", {"DHMPI_RUN": begin.run_id}, Path.cwd(), begin.log)
+        environment = {**environment, RUN: begin.run_id}
+        keeper.start_child(self.NAME, "dhmpi.search.host", environment, Path.cwd(), begin.log)
 
     def send(self, message: dict[str, Any]) -> None:
         self._keeper.send(self.NAME, message)

@@ -22,6 +22,10 @@ GROWTH = 3.0
 """Times the rate seen so far that evaluators may turn out to want: they cannot show it while they wait."""
 MOST_PER_ASK = 4096
 MOST_AHEAD = 16384
+LONGEST_ASK = 1.0
+"""Seconds: where evaluators want more than the search can give, asks stay so short that it learns in between."""
+STEP = 4
+"""Times that one ask may be larger than the one before, since a larger one may take disproportionately longer."""
 RATE_WINDOW = 0.02
 RATE_MEMORY = 1.0
 """Seconds: how long a rate is measured, and how fast an older one is forgotten."""
@@ -51,6 +55,7 @@ class Supply:
         self._told = 0
         self._told_at_ask = 0
         self._ask_seconds = FIRST_ASK
+        self._most = 0  # proposals of the next ask, if more than evaluators
         self._duration: float | None = None
         self._rate = 0.0  # trials started per second
         self._started = 0
@@ -89,7 +94,9 @@ class Supply:
             stale = tuple(key for key in list(self._ahead)[used_meanwhile:] if self._ahead[key])
         else:
             stale = ()
-        n = min(target - len(self._ahead) + len(stale), MOST_PER_ASK)
+        most = min(max(self._most, self.n_evaluators), MOST_PER_ASK)
+        stale = stale[:most]
+        n = min(target - len(self._ahead) + len(stale), most)
         if n <= 0 or (not stale and 2 * len(self._ahead) >= target):
             return None
         return Ask(n, stale)
@@ -112,6 +119,7 @@ class Supply:
         self._ahead.update(dict.fromkeys(keys, informed))
         self.exhausted = len(self._ahead) - before < ask.n
         self._ask_seconds = max(seconds, MEMORY * self._ask_seconds)
+        self._most = int(ask.n * min(STEP, LONGEST_ASK / max(seconds, 1e-6)))
 
     def _demand(self) -> float:
         """Return the trials per second that evaluators would start if they never waited."""

@@ -277,7 +277,7 @@ def test_bad_input_gets_one_sentence(run, tmp_path, case):
     assert sorted(left) == before  # nothing half-written
 
 
-@pytest.mark.parametrize("case", ["unknown module", "not callable", "kappa", "log dir", "empty space"])
+@pytest.mark.parametrize("case", ["unknown module", "not callable", "kappa", "log dir", "empty space", "too few ranks"])
 def test_bad_input_is_reported_once_by_many_ranks(run, mpi, tmp_path, case):
     words, part = BAD[case]
     write_bad_modules(tmp_path)
