@@ -79,7 +79,7 @@ def test_short_evaluations_get_more_ahead_than_evaluators():
         asks.append(supply.next_ask())
         answer(supply, asks[-1], 10_000 * i)
 
-    assert [ask.n for ask in asks] == [4, 4 * STEP, 4 * STEP**2]
+    assert [ask.n for ask in asks] == [8, 8 * STEP, 8 * STEP**2]
 
 
 def test_a_slow_search_is_asked_for_what_it_can_give_in_a_short_time():

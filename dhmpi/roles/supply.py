@@ -7,6 +7,7 @@ an idle evaluator finds a trial ahead at the master, made with as much knowledge
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -16,13 +17,13 @@ LATENCY = 0.02
 """Seconds from a request to proposals at the master, besides the time of the ask itself."""
 FIRST_ASK = 0.3
 """Seconds that an ask is believed to take before one has been seen."""
-MEMORY = 0.8
+MEMORY = 0.95
 """How much of the longest ask so far is still believed at the next one: fits differ in length."""
 GROWTH = 3.0
 """Times the rate seen so far that evaluators may turn out to want: they cannot show it while they wait."""
 MOST_PER_ASK = 4096
 MOST_AHEAD = 16384
-LONGEST_ASK = 1.0
+LONGEST_ASK = 2.0
 """Seconds: where evaluators want more than the search can give, asks stay so short that it learns in between."""
 STEP = 4
 """Times that one ask may be larger than the one before, since a larger one may take disproportionately longer."""
@@ -55,7 +56,8 @@ class Supply:
         self._told = 0
         self._told_at_ask = 0
         self._ask_seconds = FIRST_ASK
-        self._most = 0  # proposals of the next ask, if more than evaluators
+        self._asks: deque[tuple[int, float]] = deque(maxlen=5)  # proposals and seconds of the last
+        self._most = 0  # proposals of the next, if more than two per evaluator
         self._duration: float | None = None
         self._rate = 0.0  # trials started per second
         self._started = 0
@@ -94,7 +96,7 @@ class Supply:
             stale = tuple(key for key in list(self._ahead)[used_meanwhile:] if self._ahead[key])
         else:
             stale = ()
-        most = min(max(self._most, self.n_evaluators), MOST_PER_ASK)
+        most = min(max(self._most, 2 * self.n_evaluators), MOST_PER_ASK)
         stale = stale[:most]
         n = min(target - len(self._ahead) + len(stale), most)
         if n <= 0 or (not stale and 2 * len(self._ahead) >= target):
@@ -119,7 +121,9 @@ class Supply:
         self._ahead.update(dict.fromkeys(keys, informed))
         self.exhausted = len(self._ahead) - before < ask.n
         self._ask_seconds = max(seconds, MEMORY * self._ask_seconds)
-        self._most = int(ask.n * min(STEP, LONGEST_ASK / max(seconds, 1e-6)))
+        self._asks.append((ask.n, max(seconds, 1e-6)))
+        n_per_second = sum(n for n, _ in self._asks) / sum(seconds for _, seconds in self._asks)
+        self._most = int(min(STEP * ask.n, LONGEST_ASK * n_per_second))
 
     def _demand(self) -> float:
         """Return the trials per second that evaluators would start if they never waited."""
