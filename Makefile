@@ -18,7 +18,7 @@ help:  ## list the targets
 
 demo: $(VENV)/base  ## tune classifiers of handwritten digits on 6 ranks, in about a minute
 	$(RUN) dhmpi.launch -n 6 ambs --problem dhmpi.benchmark.hps.digits.Problem \
-	    --run dhmpi.benchmark.hps.digits.run --max-evals 150 --seed 1 --workflow demo --name digits
+	    --run dhmpi.benchmark.hps.digits.run --max-evals 100 --seed 1 --workflow demo --name digits
 
 test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
 	.venv/bin/python -m pytest

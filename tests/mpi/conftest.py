@@ -39,7 +39,12 @@ class Launch:
         self.began = time.monotonic()
         # The ranks must not take part in a launch that the tests themselves are part of.
         env = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMI", "PRTE"))}
-        env |= {MARK: self.mark, "PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}", **(environment or {})}
+        env |= {
+            MARK: self.mark,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{cwd}",
+            **(environment or {}),
+        }
         self.out_path, self.err_path = cwd / f"{self.mark}.out", cwd / f"{self.mark}.err"
         with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
             self.process = subprocess.Popen(
