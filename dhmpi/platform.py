@@ -53,7 +53,7 @@ def set_process_name(name: str) -> bool:
 def collect_garbage_rarely() -> None:
     """Let Python look for reference cycles a hundred times less often.
 
-    For processes that keep much and make no cycles: looking takes a third of the time of a busy master or searcher.
+    For processes that keep much and make no cycles: looking is a good part of what a busy master or searcher does.
     """
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
