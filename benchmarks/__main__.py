@@ -152,15 +152,15 @@ def bench_utilisation() -> None:
         title="Utilisation of evaluators, evaluations of 10 ms",
     )  # fmt: skip
     for n in RANKS:
-        trials = 200 * n
+        trials = 500 * n
         table.add_row(
             str(n),
             f"{peer('futures', n, trials, 0.01)['utilisation']:.3f}",
-            optional(lambda n=n, trials=trials: peer("libensemble", n, trials // 4, 0.01)["utilisation"], ".3f"),
+            optional(lambda n=n, trials=trials: peer("libensemble", n, trials // 10, 0.01)["utilisation"], ".3f"),
             f"{dhmpi(n, trials, *INLINE, seconds=0.01)['utilisation']:.3f}",
             "0.97",
-            f"{dhmpi(n, trials // 4, '--surrogate-model', 'DUMMY', seconds=0.01)['utilisation']:.3f}",
-            f"{dhmpi(n, trials // 4, seconds=0.01)['utilisation']:.3f}",
+            f"{dhmpi(n, trials // 2, '--surrogate-model', 'DUMMY', seconds=0.01)['utilisation']:.3f}",
+            f"{dhmpi(n, trials // 2, seconds=0.01)['utilisation']:.3f}",
         )
     console.print(table)
 

@@ -83,7 +83,7 @@ def test_places_a_trial_in_advance_while_evaluations_are_short():
     d.propose(proposed(*range(20)), 0.0)
     (trial,) = d.take_work()[0][1].trials
 
-    d.report(1, [outcome(trial, 1, elapsed=0.01)], 1.0)
+    d.report(1, [outcome(trial, 1, elapsed=0.02)], 1.0)
 
     assert work(d) == {1: [1, 2]}
 
@@ -150,7 +150,7 @@ def test_only_the_running_trial_is_blamed_for_a_lost_evaluator():
     d = dispatcher(max_evals=100, n_evaluators=1, retries=0)
     d.propose(proposed(*range(20)), 0.0)
     (trial,) = d.take_work()[0][1].trials
-    d.report(1, [outcome(trial, 1, elapsed=0.01)], 1.0)
+    d.report(1, [outcome(trial, 1, elapsed=0.02)], 1.0)
     assert work(d) == {1: [1, 2]}
     d.take_outcomes()
 

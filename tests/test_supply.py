@@ -1,7 +1,7 @@
 """When the search is asked, for how many, and what its answers replace."""
 
 from dhmpi.mpi.protocol import News
-from dhmpi.roles.supply import LONGEST_ASK, MOST_PER_ASK, STEP, Supply
+from dhmpi.roles.supply import LONGEST_ASK, MOST_PER_ASK, STEP, Ask, Supply
 
 
 def news(told=0, started=(), dropped=(), n_evaluators=4, n_wanted=1000, duration=None):
@@ -101,15 +101,15 @@ def test_a_fast_search_is_never_asked_for_too_many_at_once():
 
 
 def test_replaces_no_more_than_it_asks_for():
-    supply = greedy()
-    for i in range(4):
-        answer(supply, supply.next_ask(), 10_000 * i, seconds=1e-3)
-    answer(supply, supply.next_ask(), 90_000, seconds=60.0)
+    supply = greedy(n_evaluators=100)
+    for i in range(8):
+        answer(supply, Ask(250, ()), 1000 * i, seconds=1.0)
 
-    supply.hear(news(told=50), 90.0)
+    supply.hear(news(told=50, started=range(50_000, 60_000), n_evaluators=100, n_wanted=1_000_000, duration=0.1), 0.1)
+
     ask = supply.next_ask()
 
-    assert ask is None or len(ask.replacing) <= ask.n
+    assert len(ask.replacing) == ask.n == LONGEST_ASK * 250 < supply.n_ahead / 2
 
 
 def test_an_exhausted_space_is_not_asked_again_unless_something_was_dropped():

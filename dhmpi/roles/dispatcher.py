@@ -19,9 +19,9 @@ from dhmpi.trials import Config, Outcome, Status, Trial
 
 SHORT = 0.5
 """Seconds; longer evaluations get nothing placed in advance: the wait for the next trial does not show."""
-ROUND_TRIP = 0.010
+IN_ADVANCE = 0.020
 """Seconds of work placed in advance with an evaluator, so that it never waits for an answer."""
-MOST_PLACED = 256
+MOST_PLACED = 128
 
 
 @dataclass
@@ -415,7 +415,7 @@ class Dispatcher:
 
     def _set_depth(self) -> None:
         median = self._median_duration = statistics.median(self._durations)
-        depth = 0 if median > SHORT else min(MOST_PLACED, max(1, round(ROUND_TRIP / median)))
+        depth = 0 if median > SHORT else min(MOST_PLACED, max(1, round(IN_ADVANCE / median)))
         if depth > self._depth:
             for rank, evaluator in self._evaluators.items():
                 if 0 < len(evaluator.queue) <= depth and not evaluator.silent:
