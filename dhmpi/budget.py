@@ -30,6 +30,8 @@ class Limits:
         The search stops once an objective is at least this.
     patience : int, optional
         Finished trials without a better objective after which the search stops.
+    quarantine_after : int, optional
+        Crashed evaluations after which a host gets no new trials, if they are far more frequent there than elsewhere.
     """
 
     max_evals: int = 1_000_000
@@ -37,6 +39,7 @@ class Limits:
     max_failures: int | None = None
     target: float | None = None
     patience: int | None = None
+    quarantine_after: int | None = None
 
 
 class Budget:
@@ -46,6 +49,8 @@ class Budget:
     ----------
     n_done, n_failed : int
         Finished trials with and without an objective.
+    n_lost : int
+        Those of the failed that were given up because their evaluators were lost.
     best : Outcome or None
         The outcome with the largest objective, the earliest of equals; `best_config` is its configuration.
     """
@@ -54,6 +59,7 @@ class Budget:
         self.limits = limits
         self.n_done = 0
         self.n_failed = 0
+        self.n_lost = 0
         self.best: Outcome | None = None
         self.best_config: Config | None = None
         self.reasons: Counter[str] = Counter()
@@ -68,6 +74,7 @@ class Budget:
         self._since_best += 1
         if outcome.objective is None:
             self.n_failed += 1
+            self.n_lost += outcome.status is Status.LOST
             self.reasons[f"{outcome.status}: {outcome.reason.split(chr(10), 1)[0]}"] += 1
             return
         self.n_done += 1

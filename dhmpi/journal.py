@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from dhmpi.errors import RunDirectoryError
-from dhmpi.trials import Outcome, Status, Trial
+from dhmpi.trials import Loss, Outcome, Status, Trial
 
 SCHEMA = 1
 
@@ -108,10 +108,22 @@ class History:
         Finished trials by id, in the order of their end.
     unfinished : dict of int to Trial
         Trials that were started and have no outcome.
+    holders : dict of int to list of int
+        For each unfinished trial the ranks that it was given to, in the last launch; none if it was given back.
+    losses : dict of int to list of Loss
+        For each unfinished trial the evaluators that were lost while they ran it, in the last launch.
     n_asks : int
         Asks of the search so far, in all launches.
     last_stop : str
         Why the last launch stopped, empty if it did not say.
+    ended : bool
+        Whether the last launch has come to its end.
+    n_killed : int
+        Ranks that the last launch has killed by ``--chaos``.
+    n_retried : int
+        Trials that were to be tried again in the last launch because their evaluator was lost.
+    presence : dict of int to list of float
+        For each evaluator of the last launch when it joined and, perhaps, left.
     torn : int
         Bytes after the last whole line of any file, which do not count.
     """
@@ -119,9 +131,20 @@ class History:
     headers: list[dict[str, Any]] = field(default_factory=list)
     finished: dict[int, tuple[Outcome, Trial]] = field(default_factory=dict)
     unfinished: dict[int, Trial] = field(default_factory=dict)
+    holders: dict[int, list[int]] = field(default_factory=dict)
+    losses: dict[int, list[Loss]] = field(default_factory=dict)
     n_asks: int = 0
     last_stop: str = ""
+    ended: bool = False
+    n_killed: int = 0
+    n_retried: int = 0
+    presence: dict[int, list[float]] = field(default_factory=dict)
     torn: int = 0
+
+    @property
+    def began(self) -> float:
+        """When the last launch began, in seconds since the epoch."""
+        return float(next(header["t"] for header in self.headers if header["launch"] == self.headers[-1]["launch"]))
 
     @property
     def n_launches(self) -> int:
@@ -131,19 +154,63 @@ class History:
         """Take in the next event."""
         kind = event["e"]
         if kind == "placed":
-            if event["trial"] not in self.finished:
-                self.unfinished[event["trial"]] = Trial(event["trial"], event["key"], event["config"], event["attempt"])
+            self._placed(event)
         elif kind == "finished":
-            trial = self.unfinished.pop(event["trial"], None)
+            id_ = event["trial"]
+            trial = self.unfinished.pop(id_, None)
             if trial is not None:  # otherwise a second answer: the first counts
-                self.finished[trial.id] = (_outcome(event), trial)
+                self.finished[id_] = (_outcome(event), trial)
+                self.holders.pop(id_, None)
+                self.losses.pop(id_, None)
+        elif kind == "lost":
+            self._lost(event)
+        elif kind in ("returned", "cancelled"):
+            self._given_up(event)
         elif kind == "asked":
             self.n_asks = max(self.n_asks, event["ask"] + 1)
         elif kind == "launch":
+            if not self.headers or self.headers[-1]["launch"] != event["launch"]:
+                self.holders, self.losses, self.presence = {}, {}, {}
+                self.n_killed = self.n_retried = 0
             self.headers.append(event)
-            self.last_stop = ""
+            self.last_stop, self.ended = "", False
         elif kind == "stopping":
             self.last_stop = event["reason"]
+        elif kind == "ended":
+            self.ended = True
+        elif kind == "joined":
+            self.presence.setdefault(event["rank"], [event["t"]])
+        elif kind == "left":
+            self.presence.setdefault(event["rank"], [event["t"]])[1:] = [event["t"]]
+        elif kind == "chaos":
+            self.n_killed += 1
+
+    def _placed(self, event: dict[str, Any]) -> None:
+        id_ = event["trial"]
+        if id_ in self.finished:
+            return
+        if event.get("copy"):
+            self.holders.setdefault(id_, []).append(event["rank"])
+            return
+        self.unfinished[id_] = Trial(id_, event["key"], event["config"], event["attempt"])
+        self.holders[id_] = [event["rank"]]
+
+    def _lost(self, event: dict[str, Any]) -> None:
+        id_ = event["trial"]
+        if self._given_up(event) and event["ran"]:
+            self.losses.setdefault(id_, []).append(Loss(event["host"], event["died"]))
+            if not self.holders.get(id_):
+                self.n_retried += 1
+                trial = self.unfinished[id_]
+                self.unfinished[id_] = trial._replace(attempt=trial.attempt + 1)
+
+    def _given_up(self, event: dict[str, Any]) -> bool:
+        """Take a trial from the rank of an event; return whether the rank had it."""
+        holders = self.holders.get(event["trial"], [])
+        if event["rank"] not in holders:
+            return False
+        holders.remove(event["rank"])
+        return True
 
 
 def replay(directory: Path) -> History:

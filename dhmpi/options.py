@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from dhmpi import __version__
+from dhmpi import __version__, chaos
+from dhmpi.chaos import Chaos
 from dhmpi.errors import OptionError
 from dhmpi.mpi.layout import JOB_MODES
 
@@ -77,6 +78,14 @@ class SearchOptions:
         "when to stop",
         int,
         metavar="N",
+    )
+    grace_minutes: float = option(
+        1.0,
+        "minutes before the time limit, a tenth of it at most, and after SIGUSR1, in which running evaluations may "
+        "finish while nothing new is started",
+        "when to stop",
+        float,
+        metavar="MINUTES",
     )
     retries: int = option(
         2,
@@ -148,6 +157,43 @@ class SearchOptions:
         metavar="MB",
     )
 
+    quarantine_after: int = option(
+        5,
+        "a host where N evaluations have crashed, far more often than elsewhere, gets no new trials",
+        "when things break",
+        int,
+        metavar="N",
+    )
+    silence_minutes: float = option(
+        1.5,
+        "minutes without a sign of life after which what a rank does is given to another",
+        "when things break",
+        float,
+        metavar="MINUTES",
+    )
+    chaos: str | None = option(
+        None,
+        "faults on purpose, to rehearse: kill, hang, segv, slow are probabilities per evaluation, as in "
+        "kill=0.01,hang=0.01,segv=0.01,slow=0.1x3; rank-kill=0.001,max-rank-kills=5 kills ranks",
+        "when things break",
+        metavar="FAULTS",
+    )
+
+    @property
+    def faults(self) -> Chaos | None:
+        """What goes wrong on purpose."""
+        return None if self.chaos is None else chaos.parse(self.chaos)
+
+    @property
+    def silence(self) -> float:
+        """Seconds."""
+        return 60 * self.silence_minutes
+
+    @property
+    def grace(self) -> float:
+        """Seconds."""
+        return 60 * self.grace_minutes
+
     @property
     def eval_timeout(self) -> float | None:
         """Seconds, None without a limit."""
@@ -169,18 +215,25 @@ class SearchOptions:
             if not getattr(self, name):
                 raise OptionError(f"--{name} is missing: give a package.module.name or a .py file")
         for name in ("max_evals", "patience", "max_failures", "node_packing_count", "num_evals_per_node",
-                     "num_threads_per_rank"):  # fmt: skip
+                     "num_threads_per_rank", "quarantine_after"):  # fmt: skip
             _at_least(self, name, 1)
-        for name in ("eval_timeout_minutes", "time_limit_minutes", "max_rss", "recycle_rss"):
+        for name in ("eval_timeout_minutes", "time_limit_minutes", "max_rss", "recycle_rss", "silence_minutes"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise OptionError(f"{flag(name)} must be > 0, got {value:g}")
         _at_least(self, "retries", 0)
+        if not 0 <= self.grace_minutes < float("inf"):
+            raise OptionError(f"--grace-minutes must be >= 0, got {self.grace_minutes:g}")
+        faults = self.faults
+        if faults is not None and faults.hang and self.evaluator == "process" and self.eval_timeout is None:
+            raise OptionError("--chaos hang needs --eval-timeout-minutes: what hangs would never end")
         if self.seed is not None:
             _at_least(self, "seed", 0)
         if self.target is not None and self.target != self.target:
             raise OptionError("--target must be a number, got nan")
         if self.evaluator == "inline":
+            if faults is not None and (faults.kill or faults.hang or faults.segv or faults.slow):
+                raise OptionError("--chaos with faults of evaluations needs --evaluator process: they hit the process")
             for name in ("eval_timeout_minutes", "max_rss", "recycle_rss"):
                 if getattr(self, name) is not None:
                     raise OptionError(

@@ -82,10 +82,10 @@ class RunDirectory:
             return {}
         return content if isinstance(content, dict) else {}
 
-    def renew(self) -> None:
+    def renew(self, at_once: bool = False) -> None:
         """Say that the run is alive, at most every 10 s."""
         now = time.monotonic()
-        if now - self._renewed >= LOCK_RENEWED:
+        if at_once or now - self._renewed >= LOCK_RENEWED:
             self._renewed = now
             write_json(self.lock, _lock_content())
 
@@ -113,12 +113,17 @@ class RunDirectory:
                     leftover.unlink(missing_ok=True)
 
 
-def default_path(workflow: str, name: str) -> Path:
-    """Return a new path, dhmpi-runs/<workflow>/<name>_<8 hexadecimal digits>."""
-    return Path("dhmpi-runs") / workflow / f"{name}_{uuid.uuid4().hex[:8]}"
+def new_id() -> str:
+    """Return 8 hexadecimal digits that name a run or a launch."""
+    return uuid.uuid4().hex[:8]
 
 
-def prepare(path: Path, resume: bool) -> RunDirectory:
+def default_path(workflow: str, name: str, run_id: str | None = None) -> Path:
+    """Return the path of a new run, dhmpi-runs/<workflow>/<name>_<8 hexadecimal digits>."""
+    return Path("dhmpi-runs") / workflow / f"{name}_{run_id or new_id()}"
+
+
+def prepare(path: Path, resume: bool, run_id: str | None = None, inherit: bool = False) -> RunDirectory:
     """Make, or take over, a run directory and lock it.
 
     Parameters
@@ -126,6 +131,10 @@ def prepare(path: Path, resume: bool) -> RunDirectory:
     path : Path
     resume : bool
         Whether a run that is there already should be continued.
+    run_id : str, optional
+        Of a run that begins here; by default a new one.
+    inherit : bool, default False
+        Whether the lock is taken from an earlier master of this launch, and whatever is there is its own.
 
     Raises
     ------
@@ -141,12 +150,15 @@ def prepare(path: Path, resume: bool) -> RunDirectory:
     if not os.access(path, os.W_OK | os.X_OK):
         raise RunDirectoryError(f"cannot write into the run directory {path}: permission denied")
     holds_run = any((path / "journal").glob("*.jsonl"))
-    if holds_run and not resume:
+    if inherit:
+        write_json(path / "lock", _lock_content())
+    elif holds_run and not resume:
         raise RunDirectoryError(f"{path} already holds a run: give --resume to continue it, or another --log-dir")
-    if not holds_run and not created and any(entry.name not in _OURS for entry in path.iterdir()):
+    elif not holds_run and not created and any(entry.name not in _OURS for entry in path.iterdir()):
         raise RunDirectoryError(f"{path} is not empty and holds no run: give an empty or a new directory as --log-dir")
-    _take_lock(path / "lock")
-    directory = RunDirectory(path, uuid.uuid4().hex[:8], not holds_run, created)
+    if not inherit:
+        _take_lock(path / "lock")
+    directory = RunDirectory(path, run_id or new_id(), not holds_run, created)
     if holds_run:
         headers = journal.replay(directory.journal).headers
         if headers:

@@ -61,6 +61,8 @@ class Trial(NamedTuple):
     config: Config
     attempt: int = 0
     """0 for the first try; one more each time the trial is given out again."""
+    copy: bool = False
+    """Whether the same trial runs elsewhere too; the first answer counts."""
 
 
 class Outcome(NamedTuple):
@@ -81,6 +83,14 @@ class Outcome(NamedTuple):
     """Seconds the evaluation took, on the evaluator's monotonic clock."""
     reason: str = ""
     """Why there is no objective: one sentence, then perhaps a traceback and the last lines of output."""
+
+
+class Loss(NamedTuple):
+    """An evaluator that was lost while it ran a trial."""
+
+    host: str
+    died: bool
+    """Whether its process has died; otherwise it was silent for too long."""
 
 
 def digest(config: Config) -> str:

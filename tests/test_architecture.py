@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dhmpi"
 LAYERS = (
-    ("errors", "trials", "frames", "platform", "mpi.environment"),
+    ("errors", "trials", "frames", "platform", "chaos", "mpi.environment"),
     ("problem", "load", "journal", "results", "budget", "rundirectory"),
     ("mpi.layout", "mpi.protocol", "mpi.wait", "options"),
     ("search", "evaluate", "mpi"),

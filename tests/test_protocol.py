@@ -17,13 +17,23 @@ PAYLOADS = [
     (Tag.READY, protocol.Ready("node", 0.5)),
     (Tag.REFUSED, protocol.Refused("no such module")),
     (Tag.REPORT, protocol.Report([OUTCOME, OUTCOME._replace(status=Status.DONE, objective=1.5)], [8])),
+    (Tag.HOLDING, protocol.Holding(protocol.Ready("node", 0.5), [3], [OUTCOME])),
+    (Tag.HOLDING, protocol.Holding(None, [], [])),
     (Tag.BEGIN, protocol.Begin("run", {"search": "ambs"}, "log", [(0, {"x": 1}, None)], [(1, {"x": 2})], 3)),
     (Tag.NEWS, protocol.News([(0, 1.5), (1, None)], [2], [3], 4, 5, 0.25)),
     (Tag.PROBLEM, protocol.ProblemInfo(["x"], "fingerprint", None)),
     (Tag.NO_PROBLEM, protocol.Refused("no problem")),
     (Tag.PROPOSED, protocol.Proposed(1, 2, [3], [Proposal(4, {"x": 1})], [5], True, 0.5)),
+    (
+        Tag.SEARCHING,
+        protocol.Searching(True, protocol.ProblemInfo(["x"], "f", 3), [1, 2], [Proposal(2, {"x": 1})]),
+    ),
+    (Tag.SEARCHING, protocol.Searching(False, None, [], [])),
     (Tag.ALIVE, protocol.Alive(6)),
     (Tag.STOP, protocol.Stop("the end")),
+    (Tag.HEIR, protocol.Heir(7)),
+    (Tag.SERVING, protocol.Serving()),
+    (Tag.KILL, protocol.Kill()),
     (Tag.BROKEN, protocol.Broken()),
 ]
 

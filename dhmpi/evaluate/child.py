@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dhmpi import frames, platform
+from dhmpi import chaos, frames, platform
 from dhmpi.errors import DhmpiError
 from dhmpi.evaluate import context, failure
 from dhmpi.evaluate.link import EXIT_MUTE, raised
@@ -211,8 +211,12 @@ def _evaluate(
             context.TrialContext(trial, attempt, seed, directory, deadline, reports.take, reports.should_stop)
         )
         began = time.perf_counter()
+        kind, factor = message.get("fault") or ("", 1.0)
         try:
+            chaos.strike(kind)
             returned = run(message["config"])
+            if kind == "slow":
+                time.sleep((factor - 1) * (time.perf_counter() - began))
         except BaseException as exception:  # whatever it is, it is an outcome
             answer["reason"] = failure.describe(exception)
         else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from dhmpi.chaos import Chaos
 from dhmpi.trials import Status, Trial
 
 OUTPUT_CAP = 10_000_000
@@ -83,6 +84,8 @@ class EvaluationSpec:
         Of what one attempt prints, so much is kept.
     log : Path, optional
         File for what is printed outside evaluations, by imports for instance; by default it is dropped.
+    chaos : Chaos, optional
+        Faults that evaluations suffer on purpose.
     """
 
     run: str
@@ -95,6 +98,7 @@ class EvaluationSpec:
     task_dirs: str = "all"
     output_cap_bytes: int = OUTPUT_CAP
     log: Path | None = None
+    chaos: Chaos | None = None
 
 
 class Evaluator(Protocol):

@@ -471,12 +471,14 @@ class ProcessEvaluator:
             "scratch": scratch,
             "timeout": self._timeout,
         }
+        if spec.chaos is not None:
+            message["fault"] = spec.chaos.fault(spec.seed, trial.id, trial.attempt)
         self._sent = True
         self._start = time.time()
         self._keeper.send(self.NAME, message, watch)
 
     def _directory(self, trial: Trial) -> str:
-        return f"{self._run_directory}/task{trial.id}_{digest(trial.config)}"
+        return f"{self._run_directory}/task{trial.id}_{digest(trial.config)}{'_copy' if trial.copy else ''}"
 
     def _take(self, message: dict[str, Any]) -> None:
         event = message["event"]

@@ -10,6 +10,8 @@ SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PALS_SIZE", "SLURM_STEP_N
 JOB_VARIABLES = ("COBALT_JOBID", "PBS_JOBID", "SLURM_JOB_ID")
 FAULT_TOLERANCE_VARIABLE = "OMPI_MCA_mpi_ft_enable"
 """Set by ``mpiexec --with-ft ulfm``."""
+DEADLINE_VARIABLES = ("DHMPI_DEADLINE", "SLURM_JOB_END_TIME")
+"""Seconds since the epoch at which the job is ended; job scripts export the first."""
 TERMINAL_VARIABLE = "DHMPI_TERMINAL"
 
 
@@ -32,6 +34,16 @@ def launcher_size() -> int | None:
 def job_id() -> str | None:
     """Return the scheduler's name of the job, None outside of one."""
     return next((os.environ[name] for name in JOB_VARIABLES if name in os.environ), None)
+
+
+def job_deadline() -> float | None:
+    """Return when the scheduler ends the job, in seconds since the epoch; None if nobody says."""
+    for name in DEADLINE_VARIABLES:
+        try:
+            return float(os.environ[name])
+        except (KeyError, ValueError):
+            continue
+    return None
 
 
 def fault_tolerant() -> bool:

@@ -24,6 +24,7 @@ class Tag(IntEnum):
     READY = 11
     REFUSED = 12
     REPORT = 13
+    HOLDING = 14
     # master -> searcher
     BEGIN = 21
     NEWS = 22
@@ -31,12 +32,22 @@ class Tag(IntEnum):
     PROBLEM = 31
     NO_PROBLEM = 32
     PROPOSED = 33
+    SEARCHING = 34
     # anybody -> master
     ALIVE = 41
     # master -> everybody
     STOP = 51
+    HEIR = 52
+    # master -> next in line
+    SERVING = 53
+    # master -> anybody, to rehearse a death
+    KILL = 54
     # anybody -> everybody
     BROKEN = 61
+
+
+FROM_MASTER = frozenset({Tag.SETUP, Tag.WORK, Tag.BEGIN, Tag.NEWS, Tag.STOP, Tag.HEIR, Tag.SERVING, Tag.KILL})
+"""Only a master says these: who hears one obeys its sender, if no later master is known."""
 
 
 class Setup(NamedTuple):
@@ -81,6 +92,17 @@ class Report(NamedTuple):
     returned: Sequence[int] = ()
 
 
+class Holding(NamedTuple):
+    """Tag HOLDING: answer of an evaluator to an heir."""
+
+    loaded: Ready | None
+    """None while the function is being imported."""
+    trials: Sequence[int] = ()
+    """Trials it runs or has queued, in order."""
+    outcomes: Sequence[Outcome] = ()
+    """Those that no master has acknowledged."""
+
+
 class Alive(NamedTuple):
     """Tag ALIVE: a sign of life; an evaluator names the trial it is running."""
 
@@ -96,7 +118,10 @@ class Begin(NamedTuple):
     """File that takes what the search's process prints."""
     finished: Sequence[tuple[int, dict[str, Any], float | None]] = ()
     unfinished: Sequence[tuple[int, dict[str, Any]]] = ()
+    """Started, or proposed and still ahead."""
     n_asks: int = 0
+    ahead: Sequence[int] = ()
+    """Keys of the unfinished that are ahead."""
 
 
 class ProblemInfo(NamedTuple):
@@ -122,6 +147,8 @@ class News(NamedTuple):
     """Trials that may still be started within the budget."""
     duration: float | None = None
     """Median seconds of the last evaluations."""
+    n_asks: int = 0
+    """Asks of the search that are in the journal."""
 
 
 class Proposed(NamedTuple):
@@ -138,10 +165,38 @@ class Proposed(NamedTuple):
     seconds: float = 0.0
 
 
+class Searching(NamedTuple):
+    """Tag SEARCHING: answer of the searcher to an heir; what is not in the journal yet follows as PROPOSED."""
+
+    begun: bool
+    """Whether a master has told it what to search."""
+    info: ProblemInfo | None = None
+    """None while the problem is being loaded."""
+    pending: Sequence[int] = ()
+    """Keys of all proposals of which it has not heard the end."""
+    ahead: Sequence[Proposal] = ()
+    """Those that were not started, as far as it knows."""
+
+
 class Stop(NamedTuple):
     """Tag STOP: the run is over."""
 
     reason: str = ""
+
+
+class Heir(NamedTuple):
+    """Tag HEIR: the sender is master from now on."""
+
+    n_asks: int
+    """Asks of the search that are in the journal."""
+
+
+class Serving(NamedTuple):
+    """Tag SERVING: the master is there."""
+
+
+class Kill(NamedTuple):
+    """Tag KILL: the receiver dies, as if by accident."""
 
 
 class Broken(NamedTuple):
@@ -154,13 +209,18 @@ _PAYLOADS: dict[Tag, type[NamedTuple]] = {
     Tag.READY: Ready,
     Tag.REFUSED: Refused,
     Tag.REPORT: Report,
+    Tag.HOLDING: Holding,
     Tag.BEGIN: Begin,
     Tag.NEWS: News,
     Tag.PROBLEM: ProblemInfo,
     Tag.NO_PROBLEM: Refused,
     Tag.PROPOSED: Proposed,
+    Tag.SEARCHING: Searching,
     Tag.ALIVE: Alive,
     Tag.STOP: Stop,
+    Tag.HEIR: Heir,
+    Tag.SERVING: Serving,
+    Tag.KILL: Kill,
     Tag.BROKEN: Broken,
 }
 _STATUS = {status.value: status for status in Status}
@@ -169,25 +229,40 @@ _STATUS = {status.value: status for status in Status}
 def plain(payload: Any) -> tuple[Any, ...]:
     """Return a payload as tuples, lists, dicts, numbers and strings."""
     if type(payload) is Report:
-        outcomes = [(o.trial, o.attempt, o.status.value, *o[3:]) for o in payload.outcomes]
-        return outcomes, payload.returned
+        return _plain_outcomes(payload.outcomes), payload.returned
     if type(payload) is Work:
         return [tuple(trial) for trial in payload.trials], *payload[1:]
     if type(payload) is Proposed:
         return *payload[:3], [tuple(proposal) for proposal in payload.proposals], *payload[4:]
+    if type(payload) is Holding:
+        loaded = None if payload.loaded is None else tuple(payload.loaded)
+        return loaded, payload.trials, _plain_outcomes(payload.outcomes)
+    if type(payload) is Searching:
+        info = None if payload.info is None else tuple(payload.info)
+        return payload.begun, info, payload.pending, [tuple(proposal) for proposal in payload.ahead]
     return tuple(payload)
 
 
 def rebuilt(tag: Tag, fields: tuple[Any, ...]) -> Any:
     """Return the payload that `plain` has taken apart."""
     if tag is Tag.REPORT:
-        outcomes, returned = fields
-        return Report(
-            [Outcome(trial, attempt, _STATUS[status], *rest) for trial, attempt, status, *rest in outcomes], returned
-        )
+        return Report(_outcomes(fields[0]), fields[1])
     if tag is Tag.WORK:
         return Work([Trial._make(trial) for trial in fields[0]], *fields[1:])
     if tag is Tag.PROPOSED:
         proposals = [Proposal._make(proposal) for proposal in fields[3]]
         return Proposed._make((*fields[:3], proposals, *fields[4:]))
+    if tag is Tag.HOLDING:
+        return Holding(None if fields[0] is None else Ready(*fields[0]), fields[1], _outcomes(fields[2]))
+    if tag is Tag.SEARCHING:
+        info = None if fields[1] is None else ProblemInfo(*fields[1])
+        return Searching(fields[0], info, fields[2], [Proposal._make(proposal) for proposal in fields[3]])
     return _PAYLOADS[tag](*fields)
+
+
+def _plain_outcomes(outcomes: Sequence[Outcome]) -> list[tuple[Any, ...]]:
+    return [(o.trial, o.attempt, o.status.value, *o[3:]) for o in outcomes]
+
+
+def _outcomes(fields: Sequence[Any]) -> list[Outcome]:
+    return [Outcome(trial, attempt, _STATUS[status], *rest) for trial, attempt, status, *rest in fields]

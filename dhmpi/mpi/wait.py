@@ -37,7 +37,7 @@ class Wait:
     ) -> None:
         self._clock = clock
         self._sleep = sleep
-        self._shortest = shortest
+        self.shortest = shortest
         self._since = clock()
 
     def restart(self) -> None:
@@ -46,7 +46,7 @@ class Wait:
 
     def sleep(self, fds: Sequence[int] = ()) -> None:
         """Sleep a little; wake at once when one of the file descriptors can be read."""
-        seconds = min(LONGEST, max(self._shortest, FRACTION * (self._clock() - self._since)))
+        seconds = min(LONGEST, max(self.shortest, FRACTION * (self._clock() - self._since)))
         if fds:
             select.select(fds, (), (), seconds)
         else:

@@ -1,6 +1,7 @@
 """The only module that names COMM_WORLD: initialise MPI, split the world into roles, end.
 
-After `start` nothing is collective over the world: one rank deep in an evaluation must not stop the others.
+After `start` nothing is collective over the world: one rank deep in an evaluation must not stop the others, and a dead
+one could not take part.
 """
 
 from __future__ import annotations
@@ -11,19 +12,30 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from dhmpi import platform
 from dhmpi.errors import DhmpiError
 from dhmpi.mpi.environment import fault_tolerant, launcher_size
 from dhmpi.mpi.layout import Layout
-from dhmpi.mpi.post import Post
+from dhmpi.mpi.post import Post, RankLostError
 from dhmpi.mpi.protocol import Tag
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 N_PINGS = 5
+LAST_MESSAGES = 10.0
+"""Seconds that the last messages have to leave."""
+
+
+class Launch(NamedTuple):
+    """What rank 0 chose when the ranks met."""
+
+    token: str
+    """8 hexadecimal digits, of this launch alone."""
+    directory: str
+    """The run directory, absolute."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,10 @@ class World:
         Cores that this rank may use when its neighbours with the same affinity mask have theirs.
     library : str
         Name and version of the MPI library.
+    launch : Launch
+        What all ranks know of this launch.
+    survives : bool
+        Whether the death of a rank is survived.
     """
 
     rank: int
@@ -60,6 +76,19 @@ class World:
     began: int | None
     n_cpus: int
     library: str
+    launch: Launch
+    survives: bool
+
+    @property
+    def master(self) -> int:
+        """The lowest living rank."""
+        return self.post.lowest
+
+    @property
+    def searcher(self) -> int:
+        """The rank that the layout names, or the master where it names none or that one is dead."""
+        searcher = self.layout.searcher
+        return self.master if searcher is None or searcher in self.post.dead else searcher
 
     def tell_everybody(self, tag: Tag, payload: Any) -> None:
         """Send a message to every rank, this one included."""
@@ -67,18 +96,36 @@ class World:
             self.post.send(rank, tag, payload)
 
 
-def start(plan: Callable[[tuple[str, ...]], Layout]) -> World:
+class _Facts(NamedTuple):
+    """What the ranks learn of each other when they meet."""
+
+    hosts: tuple[str, ...]
+    layout: Layout | DhmpiError
+    group: MPI.Comm
+    clock_offset: float
+    began: int | None
+    n_cpus: int
+    launch: Launch
+
+
+def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch]) -> World:
     """Initialise MPI, agree on the layout and split the world (collective over the world).
+
+    Where deaths are survived, ranks that die meanwhile are left out.
 
     Parameters
     ----------
     plan : callable
         Host names by rank -> Layout; must give the same answer on every rank.
+    choose : callable
+        Called on rank 0.
 
     Raises
     ------
     DhmpiError
         If a launcher has started several processes that are each a world of their own, or the plan refuses.
+    RankLostError
+        If a rank has died meanwhile, and that cannot be survived.
     """
     from mpi4py import MPI  # late: the keeper must be started before MPI is initialised, and --help needs no MPI
 
@@ -90,37 +137,119 @@ def start(plan: Callable[[tuple[str, ...]], Layout]) -> World:
             f"mpi4py belong to different MPI libraries (mpi4py's is {_library(MPI)}); start with "
             f"`python -m dhmpi.launch`"
         )
-    # Only this module and the post use it, and user code may use COMM_WORLD as it likes.
-    comm = world.Dup()
-    comm.Set_errhandler(MPI.ERRORS_RETURN)
+    survives = fault_tolerant() and hasattr(world, "Ack_failed")
+    comm, facts = (_meet_survivors if survives else _meet_all)(world, plan, choose)
+    if isinstance(facts.layout, DhmpiError):
+        raise facts.layout
+    return World(
+        rank=comm.Get_rank(),
+        size=comm.Get_size(),
+        hosts=facts.hosts,
+        layout=facts.layout,
+        post=Post(comm, survives),
+        group=facts.group,
+        clock_offset=facts.clock_offset,
+        began=facts.began,
+        n_cpus=facts.n_cpus,
+        library=_library(MPI),
+        launch=facts.launch,
+        survives=survives,
+    )
+
+
+def _meet(comm: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch]) -> _Facts:
+    """Exchange what every rank must know of the others (collective over comm)."""
+    from mpi4py import MPI
+
     rank = comm.Get_rank()
     mine = (socket.gethostname(), _affinity())
     everybody, starts = zip(*comm.allgather((mine, platform.start_time(os.getpid()))))
     hosts = tuple(host for host, _ in everybody)
-    layout = plan(hosts)
-    groups = [group for group in layout.groups if rank in group]
-    group = comm.Split(color=min(groups[0]) if groups else rank, key=rank)
+    layout: Layout | DhmpiError
+    try:
+        layout = plan(hosts)
+    except DhmpiError as error:
+        layout = error
+    groups = [] if isinstance(layout, DhmpiError) else [group for group in layout.groups if rank in group]
+    # Nothing is made where nobody needs it: see `_meet_survivors`.
+    split = not isinstance(layout, DhmpiError) and any(len(group) > 1 for group in layout.groups)
     sharing = sum(other == mine for other in everybody)
-    return World(
-        rank=rank,
-        size=comm.Get_size(),
+    return _Facts(
         hosts=hosts,
         layout=layout,
-        post=Post(comm),
-        group=group,
+        group=comm.Split(color=min(groups[0]) if groups else rank, key=rank) if split else MPI.COMM_SELF,
         clock_offset=_clock_offset(comm, hosts),
         began=min((start for host, start in zip(hosts, starts) if host == mine[0] and start), default=None),
         n_cpus=max(1, len(mine[1]) // sharing),
-        library=_library(MPI),
+        launch=Launch(*comm.bcast(tuple(choose()) if rank == 0 else None)),
     )
 
 
-def finish(world: World) -> None:
-    """Let the last messages leave, then finalise MPI (collective over the world)."""
+def _meet_all(
+    world: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch]
+) -> tuple[MPI.Comm, _Facts]:
     from mpi4py import MPI
 
-    world.post.flush(10.0)
+    try:
+        comm = world.Dup()  # user code may use COMM_WORLD as it likes
+        comm.Set_errhandler(MPI.ERRORS_RETURN)
+        return comm, _meet(comm, plan, choose)
+    except MPI.Exception as error:
+        raise RankLostError(" ".join(error.Get_error_string().split())) from error
+
+
+def _meet_survivors(
+    world: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch]
+) -> tuple[MPI.Comm, _Facts]:
+    """Meet, and if ranks die meanwhile, meet again without them.
+
+    The world itself is used: when a rank dies while Open MPI 5.0.11 makes a communicator, others crash (measured).
+    """
+    from mpi4py import MPI
+
+    comm = world
+    comm.Set_errhandler(MPI.ERRORS_RETURN)
+    while True:
+        facts: _Facts | None = None
+        broken: Exception | None = None
+        try:
+            facts = _meet(comm, plan, choose)
+        except Exception as error:  # a death leaves nonsense in others' buffers: also what pickle says of that
+            broken = error
+            comm.Revoke()  # others may wait in there for ever
+        if _agree(comm, facts is not None) and facts is not None:
+            return comm, facts
+        comm.Ack_failed()
+        if comm.Get_failed().Get_size() == 0 and broken is not None:
+            raise broken  # nobody has died: a bug
+        comm = comm.Shrink()
+        comm.Set_errhandler(MPI.ERRORS_RETURN)
+
+
+def _agree(comm: MPI.Comm, met: bool) -> bool:
+    """Return whether all living ranks have met (collective over the living)."""
+    from mpi4py import MPI
+
+    while True:
+        comm.Ack_failed()
+        try:
+            return bool(comm.Agree(int(met)))
+        except MPI.Exception:
+            met = False  # one died meanwhile
+
+
+def finish(world: World, code: int) -> int:
+    """Let the last messages leave, then finalise MPI (collective over the world); return the exit code.
+
+    Where deaths are survived nobody waits for the others, and this does not return: the process ends here.
+    """
+    from mpi4py import MPI
+
+    world.post.flush(LAST_MESSAGES)
+    if world.survives:
+        leave(code)
     MPI.Finalize()
+    return code
 
 
 def abort(code: int) -> NoReturn:
@@ -129,13 +258,20 @@ def abort(code: int) -> NoReturn:
     With ULFM an abort would end this rank only, and aborts of several ranks at a time now and then leave Open MPI
     5.0.11's launcher waiting for ever (measured: one job in ten); ranks that just leave end it with their exit code.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
     if "mpi4py.MPI" in sys.modules and not fault_tolerant():
         from mpi4py import MPI
 
+        sys.stdout.flush()
+        sys.stderr.flush()
         if MPI.Is_initialized() and not MPI.Is_finalized():
             MPI.COMM_WORLD.Abort(code)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once, without a word to MPI."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 

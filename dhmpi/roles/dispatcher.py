@@ -8,20 +8,33 @@ it.  The very same object runs under the master, in virtual time, and in tests.
 from __future__ import annotations
 
 import statistics
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dhmpi.budget import Budget, Limits, objective_for_search
+from dhmpi.journal import History
 from dhmpi.mpi.protocol import News, Proposed, Work
-from dhmpi.trials import Config, Outcome, Status, Trial
+from dhmpi.trials import Config, Loss, Outcome, Status, Trial
 
 SHORT = 0.5
 """Seconds; longer evaluations get nothing placed in advance: the wait for the next trial does not show."""
 IN_ADVANCE = 0.020
 """Seconds of work placed in advance with an evaluator, so that it never waits for an answer."""
 MOST_PLACED = 128
+MOST_DEATHS = 2
+"""Evaluators, of two hosts where there are two, that may die while they run a trial; then it is not tried again."""
+STRAGGLER = 3.0
+"""Times the median that an evaluation lasts before it is also started elsewhere, when nothing else is left to do."""
+LEAST_STRAGGLER = 1.0
+"""Seconds; no shorter evaluation is started twice."""
+FAR_MORE = 4.0
+"""Times the others' share of crashed evaluations that a host's must be before it is left out."""
+SLOW_HOST = 2.0
+"""Times the others' mean duration from which a host is called slow."""
+SLOW_AFTER = 20
+"""Evaluations before a host is called slow."""
 
 
 @dataclass
@@ -33,7 +46,28 @@ class _Evaluator:
     since: float = 0.0
     """When the first of the queue became the first."""
     silent: bool = False
+    retired: bool = False
+    """It gets nothing new."""
+    awaited: bool = False
+    """An earlier master gave it trials, and it has not said yet which of them it has."""
     recalled: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may get trials."""
+        return not (self.silent or self.retired or self.awaited)
+
+
+@dataclass
+class _Host:
+    """What has come from the evaluators of a host."""
+
+    n: int = 0
+    n_crashed: int = 0
+    n_done: int = 0
+    seconds: float = 0.0
+    quarantined: bool = False
+    slow: bool = False
 
 
 class _Orders:
@@ -80,11 +114,13 @@ class Dispatcher:
         self._waiting: deque[Trial] = deque()  # to be tried again; before everything that is ahead
         self._open: dict[int, Trial] = {}  # given to an evaluator
         self._holder: dict[int, int] = {}  # trial -> the rank it was last given to
-        self._losses: Counter[int] = Counter()
+        self._copy: dict[int, int] = {}  # trial -> another rank that runs it too
+        self._losses: dict[int, list[Loss]] = {}
         self._evaluators: dict[int, _Evaluator] = {}
+        self._hosts: dict[str, _Host] = {}
         # The first of a plain dict takes ever longer to find when the first is what is always removed.
         self._idle: OrderedDict[int, None] = OrderedDict()  # ranks that hold nothing, first come first
-        self._n_silent = 0
+        self._n_usable = 0
         self._roomy: OrderedDict[int, None] = OrderedDict()  # busy ranks with room for a placed trial
         self._depth = 0
         self._durations: deque[float] = deque(maxlen=101)
@@ -97,6 +133,8 @@ class Dispatcher:
         self._told: list[tuple[int, float | None]] = []
         self._started_keys: list[int] = []
         self._dropped: list[int] = []
+        self._remarks: list[str] = []
+        self.n_asks = 0
 
     # -- what a caller reads -------------------------------------------------------------------------------------------
 
@@ -112,7 +150,17 @@ class Dispatcher:
     @property
     def n_evaluators(self) -> int:
         """Evaluators that may get work."""
-        return len(self._evaluators) - self._n_silent
+        return self._n_usable
+
+    @property
+    def ahead(self) -> list[tuple[int, Config]]:
+        """Key and configuration of the proposals that nobody has got."""
+        return list(self._ahead)
+
+    @property
+    def ranks(self) -> dict[int, str]:
+        """Host of each evaluator."""
+        return {rank: evaluator.host for rank, evaluator in self._evaluators.items()}
 
     @property
     def n_wanted(self) -> int:
@@ -157,10 +205,26 @@ class Dispatcher:
         if not (self._told or self._started_keys or self._dropped):
             return None
         news = News(
-            self._told, self._started_keys, self._dropped, self.n_evaluators, self.n_wanted, self._median_duration
+            self._told,
+            self._started_keys,
+            self._dropped,
+            self.n_evaluators,
+            self.n_wanted,
+            self._median_duration,
+            self.n_asks,
         )
         self._told, self._started_keys, self._dropped = [], [], []
         return news
+
+    def take_remarks(self) -> list[str]:
+        """Return what people should know, in sentences."""
+        remarks, self._remarks = self._remarks, []
+        return remarks
+
+    def longest(self, fraction: float = 0.9) -> float | None:
+        """Return the seconds within which that part of the last evaluations ended, None if there were none."""
+        durations = sorted(self._durations)
+        return durations[min(len(durations) - 1, int(fraction * len(durations)))] if durations else None
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
@@ -175,28 +239,87 @@ class Dispatcher:
                 self._waiting.append(trial._replace(attempt=trial.attempt + 1))
         self._check_budget(0.0)
 
+    def inherit(self, history: History, hosts: Sequence[str], now: float) -> None:
+        """Continue the work of an earlier master of this launch, before anything else happens.
+
+        Its evaluators keep what they run; each says in `holds` what that is.
+        """
+        for outcome, trial in history.finished.values():
+            self.budget.record(outcome, trial.config)
+            self.n_started = max(self.n_started, trial.id + 1)
+        self._losses = {id_: list(losses) for id_, losses in history.losses.items()}
+        self.n_asks = history.n_asks
+        for trial in history.unfinished.values():
+            self.n_started = max(self.n_started, trial.id + 1)
+            holders = history.holders.get(trial.id, [])
+            for rank in holders:
+                evaluator = self._evaluators.setdefault(
+                    rank, _Evaluator(hosts[rank], seen=now, since=now, awaited=True)
+                )
+                evaluator.queue.append(trial.id)
+            if not holders:
+                self._waiting.append(trial)
+                continue
+            self._open[trial.id], self._holder[trial.id] = trial, holders[0]
+            if len(holders) > 1:
+                self._copy[trial.id] = holders[1]
+        self._check_budget(now)
+
+    def holds(self, rank: int, host: str, ids: Iterable[int], now: float) -> None:
+        """Take in what an evaluator of an earlier master has; what else it was given never arrived."""
+        held = set(ids)
+        evaluator = self._evaluators.get(rank)
+        if evaluator is None:
+            self.join(rank, host, now)
+            evaluator = self._evaluators[rank]
+        else:
+            self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
+        missing = [id_ for id_ in evaluator.queue if id_ not in held]
+        self._orders(rank).cancelled += held.difference(evaluator.queue)
+        self._change(rank, evaluator, awaited=False)
+        self.returned(rank, missing, now)
+
     def join(self, rank: int, host: str, now: float) -> None:
         """Take in an evaluator that is ready for work."""
-        self._evaluators[rank] = _Evaluator(host, seen=now, since=now)
-        self._idle[rank] = None
+        quarantined = host in self._hosts and self._hosts[host].quarantined
+        evaluator = self._evaluators[rank] = _Evaluator(host, seen=now, since=now, retired=quarantined)
+        self._n_usable += evaluator.usable
+        self._rest(rank, evaluator)
         self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
         self._assign(now)
 
-    def leave(self, rank: int, now: float, reason: str) -> None:
-        """Give up an evaluator; what it held goes elsewhere."""
-        evaluator = self._evaluators.pop(rank, None)
+    def retire(self, rank: int, now: float) -> None:
+        """Give an evaluator nothing new."""
+        if rank in self._evaluators:
+            self._change(rank, self._evaluators[rank], retired=True)
+
+    def enlist(self, rank: int, now: float) -> None:
+        """Give a retired evaluator work again."""
+        if rank in self._evaluators:
+            self._change(rank, self._evaluators[rank], retired=False)
+            self._assign(now)
+
+    def leave(self, rank: int, now: float, reason: str, died: bool = False) -> None:
+        """Give up an evaluator; what it held goes elsewhere.
+
+        Parameters
+        ----------
+        died : bool, default False
+            Whether its process has died, perhaps because of what it ran.
+        """
+        evaluator = self._evaluators.get(rank)
         if evaluator is None:
             return
-        self._n_silent -= evaluator.silent
-        self._idle.pop(rank, None)
-        self._roomy.pop(rank, None)
+        self._change(rank, evaluator, retired=True)
+        del self._evaluators[rank]
         self._work.pop(rank, None)
         self._events.append({"e": "left", "t": now, "rank": rank, "reason": reason})
-        self._take_back(rank, evaluator, now, reason)
+        self._take_back(rank, evaluator, now, reason, died)
         self._assign(now)
 
     def propose(self, proposed: Proposed, now: float) -> None:
         """Put proposals ahead, in the place of those they replace."""
+        self.n_asks = max(self.n_asks, proposed.ask + 1)
         self._events.append(
             {
                 "e": "asked",
@@ -224,6 +347,11 @@ class Dispatcher:
         self.exhausted = proposed.exhausted
         self._assign(now)
         self._check_exhausted(now)
+
+    def put_ahead(self, proposals: Iterable[tuple[int, Config]], now: float) -> None:
+        """Take over what was ahead at an earlier master."""
+        self._ahead.extend(proposals)
+        self._assign(now)
 
     def report(self, rank: int, outcomes: Sequence[Outcome], now: float) -> None:
         """Take outcomes from an evaluator."""
@@ -256,7 +384,11 @@ class Dispatcher:
                 self._unqueue(rank, evaluator, id_, now)
             if self._holder.get(id_) == rank and (trial := self._open.pop(id_, None)):
                 del self._holder[id_]
-                self._waiting.append(trial)
+                self._events.append({"e": "returned", "t": now, "trial": id_, "rank": rank})
+                if not self._keep_copy(id_, trial):
+                    self._waiting.append(trial)
+            elif self._copy.get(id_) == rank:
+                del self._copy[id_]
                 self._events.append({"e": "returned", "t": now, "trial": id_, "rank": rank})
         self._assign(now)
 
@@ -273,6 +405,8 @@ class Dispatcher:
         self._assign(now)
         if self._idle and not self._waiting and (self.n_wanted == 0 or not self._ahead):
             self._recall(now)
+            if self.stopping is None and (self.n_wanted == 0 or self.exhausted):
+                self._start_again_what_lasts(now)
 
     def stop(self, reason: str, now: float, cancel: bool = False) -> None:
         """Start nothing more; with `cancel`, also end what is running."""
@@ -301,6 +435,27 @@ class Dispatcher:
                 self._welcome_back(rank, evaluator, now)
         return evaluator
 
+    def _change(self, rank: int, evaluator: _Evaluator, **flags: bool) -> None:
+        """Change whether an evaluator may get trials."""
+        before = evaluator.usable
+        for name, value in flags.items():
+            setattr(evaluator, name, value)
+        self._n_usable += evaluator.usable - before
+        if not evaluator.usable:
+            self._idle.pop(rank, None)
+            self._roomy.pop(rank, None)
+        elif not before:
+            self._rest(rank, evaluator)
+
+    def _rest(self, rank: int, evaluator: _Evaluator) -> None:
+        """Note whether an evaluator could do with another trial."""
+        if not evaluator.queue:
+            self._roomy.pop(rank, None)
+            if evaluator.usable:
+                self._idle[rank] = None
+        elif len(evaluator.queue) <= self._depth and evaluator.usable:
+            self._roomy[rank] = None
+
     def _unqueue(self, rank: int, evaluator: _Evaluator, id_: int, now: float) -> None:
         queue = evaluator.queue
         if queue and queue[0] == id_:
@@ -310,17 +465,22 @@ class Dispatcher:
             queue.remove(id_)
         if not queue:
             evaluator.recalled = False
-            self._roomy.pop(rank, None)
-            self._idle[rank] = None
-        elif len(queue) <= self._depth:
-            self._roomy[rank] = None
+        self._rest(rank, evaluator)
 
     def _relieve(self, id_: int, rank: int, now: float) -> None:
-        """Tell the evaluator that still holds a finished trial to leave it."""
-        holder = self._holder.pop(id_)
-        if holder != rank and holder in self._evaluators:
-            self._orders(holder).cancelled.append(id_)
-            self._unqueue(holder, self._evaluators[holder], id_, now)
+        """Tell the evaluators that still hold a finished trial to leave it."""
+        for holder in (self._holder.pop(id_), self._copy.pop(id_, None)):
+            if holder is not None and holder != rank and holder in self._evaluators:
+                self._orders(holder).cancelled.append(id_)
+                self._unqueue(holder, self._evaluators[holder], id_, now)
+
+    def _keep_copy(self, id_: int, trial: Trial) -> bool:
+        """Leave a trial to the other evaluator that runs it, if there is one."""
+        other = self._copy.pop(id_, None)
+        if other is None:
+            return False
+        self._open[id_], self._holder[id_] = trial, other
+        return True
 
     def _reclaim(self, id_: int) -> Trial | None:
         """Return a trial that was waiting for another try, or None."""
@@ -334,6 +494,7 @@ class Dispatcher:
         self._losses.pop(trial.id, None)
         self.budget.record(outcome, trial.config)
         self._events.append(finished_event(outcome, now))
+        self._count(outcome, now)
         self._outcomes.append((outcome, trial))
         self._told.append((trial.key, objective_for_search(outcome)))
         if outcome.elapsed > 0:
@@ -353,11 +514,14 @@ class Dispatcher:
         if self.exhausted and not (self._ahead or self._waiting or self._open or self.stopping):
             self.stop(f"the space is exhausted: all its {self.budget.n_finished} configurations are evaluated", now)
 
-    def _next(self) -> Trial | None:
+    def _next(self, host: str) -> Trial | None:
+        """Return the trial that should be started next on a host."""
         if self.stopping is not None:
             return None
-        if self._waiting:
-            return self._waiting.popleft()
+        for trial in self._waiting:
+            if not self._losses or self._suits(trial, host):
+                self._waiting.remove(trial)
+                return trial
         if not self._ahead or self.n_started >= self.limits.max_evals:
             return None
         key, config = self._ahead.popleft()
@@ -373,8 +537,9 @@ class Dispatcher:
     def _assign(self, now: float) -> None:
         """Give an idle evaluator a trial at once, and place trials with busy ones where evaluations are short."""
         idle = self._idle
-        while idle and (trial := self._next()):
-            rank, _ = idle.popitem(last=False)
+        while idle and (chosen := self._next_of_idle()):
+            rank, trial = chosen
+            del idle[rank]
             evaluator = self._evaluators[rank]
             evaluator.since = now
             self._give(rank, evaluator, trial, now)
@@ -390,35 +555,123 @@ class Dispatcher:
             rank = next(iter(self._roomy))
             evaluator = self._evaluators[rank]
             while len(evaluator.queue) <= self._depth:
-                trial = self._next()
-                if trial is None:
+                following = self._next(evaluator.host)
+                if following is None:
                     return
-                self._give(rank, evaluator, trial, now)
+                self._give(rank, evaluator, following, now)
             del self._roomy[rank]
+
+    def _next_of_idle(self) -> tuple[int, Trial] | None:
+        """Return an idle evaluator and what it should start, None if there is nothing for any of them."""
+        for rank in self._idle:
+            if trial := self._next(self._evaluators[rank].host):
+                return rank, trial
+            if not self._waiting:
+                break
+        return None
+
+    def _suits(self, trial: Trial, host: str) -> bool:
+        """Return whether a host may try a trial: not where it was lost before, as long as there are other hosts."""
+        blamed = {loss.host for loss in self._losses.get(trial.id, ())}
+        return host not in blamed or not any(e.usable and e.host not in blamed for e in self._evaluators.values())
+
+    def _start_again_what_lasts(self, now: float) -> None:
+        """Have idle evaluators try what takes others very long; the first answer counts."""
+        if len(self._durations) < 3:
+            return
+        patience = max(LEAST_STRAGGLER, STRAGGLER * statistics.median(self._durations))
+        for rank, evaluator in self._evaluators.items():
+            if not self._idle:
+                return
+            if not evaluator.queue or now - evaluator.since < patience:
+                continue
+            id_ = evaluator.queue[0]
+            if id_ in self._copy or self._holder.get(id_) != rank:
+                continue
+            other = next((r for r in self._idle if self._evaluators[r].host != evaluator.host), next(iter(self._idle)))
+            del self._idle[other]
+            self._evaluators[other].since = now
+            self._give(other, self._evaluators[other], self._open[id_]._replace(copy=True), now)
+            self._remarks.append(
+                f"trial {id_} has been running on rank {rank} for {now - evaluator.since:.0f} s, far longer than "
+                f"others: rank {other} tries it too"
+            )
+
+    def _count(self, outcome: Outcome, now: float) -> None:
+        """Note what came from a host."""
+        host = self._hosts.get(outcome.host)
+        if host is None:
+            host = self._hosts[outcome.host] = _Host()
+        host.n += 1
+        if outcome.status is Status.DONE:
+            host.n_done += 1
+            host.seconds += outcome.elapsed
+            if host.n_done % SLOW_AFTER == 0 and len(self._hosts) > 1 and not host.slow:
+                self._check_slow(outcome.host, host)
+        elif outcome.status is Status.CRASHED:
+            self._crashed(outcome.host, now)
+
+    def _crashed(self, name: str, now: float) -> None:
+        """Leave a host out if evaluations crash there far more often than elsewhere."""
+        host = self._hosts.setdefault(name, _Host())
+        host.n_crashed += 1
+        after = self.limits.quarantine_after
+        if after is None or host.n_crashed < after or host.quarantined:
+            return
+        others = [other for name_, other in self._hosts.items() if name_ != name and not other.quarantined]
+        elsewhere = (sum(o.n_crashed for o in others) + 1) / (sum(o.n for o in others) + 2)
+        if host.n_crashed / max(1, host.n) <= FAR_MORE * elsewhere:
+            return
+        if not any(e.usable and e.host != name for e in self._evaluators.values()):
+            return  # the last host is better than none
+        host.quarantined = True
+        self._events.append({"e": "quarantined", "t": now, "host": name, "crashed": host.n_crashed, "of": host.n})
+        self._remarks.append(
+            f"host {name} gets no new trials: {host.n_crashed} of {host.n} evaluations crashed there, "
+            f"{100 * elsewhere:.0f} % elsewhere"
+        )
+        for rank, evaluator in self._evaluators.items():
+            if evaluator.host == name:
+                self._change(rank, evaluator, retired=True)
+                self._orders(rank).recalled += list(evaluator.queue)[1:]
+
+    def _check_slow(self, name: str, host: _Host) -> None:
+        others = [other for name_, other in self._hosts.items() if name_ != name]
+        n, seconds = sum(other.n_done for other in others), sum(other.seconds for other in others)
+        if n < SLOW_AFTER or host.seconds / host.n_done <= SLOW_HOST * seconds / n:
+            return
+        host.slow = True
+        self._remarks.append(
+            f"host {name} is slow: an evaluation takes {host.seconds / host.n_done:.3g} s there, "
+            f"{seconds / n:.3g} s elsewhere"
+        )
 
     def _give(self, rank: int, evaluator: _Evaluator, trial: Trial, now: float) -> None:
         evaluator.queue.append(trial.id)
-        self._open[trial.id] = trial
-        self._holder[trial.id] = rank
         self._orders(rank).trials.append(trial)
-        self._events.append(
-            {
-                "e": "placed",
-                "t": now,
-                "trial": trial.id,
-                "attempt": trial.attempt,
-                "rank": rank,
-                "key": trial.key,
-                "config": trial.config,
-            }
-        )
+        event = {
+            "e": "placed",
+            "t": now,
+            "trial": trial.id,
+            "attempt": trial.attempt,
+            "rank": rank,
+            "key": trial.key,
+            "config": trial.config,
+        }
+        if trial.copy:
+            event["copy"] = True
+            self._copy[trial.id] = rank
+        else:
+            self._open[trial.id] = trial
+            self._holder[trial.id] = rank
+        self._events.append(event)
 
     def _set_depth(self) -> None:
         median = self._median_duration = statistics.median(self._durations)
         depth = 0 if median > SHORT else min(MOST_PLACED, max(1, round(IN_ADVANCE / median)))
         if depth > self._depth:
             for rank, evaluator in self._evaluators.items():
-                if 0 < len(evaluator.queue) <= depth and not evaluator.silent:
+                if 0 < len(evaluator.queue) <= depth and evaluator.usable:
                     self._roomy[rank] = None
         self._depth = depth
 
@@ -430,17 +683,15 @@ class Dispatcher:
                 self._orders(rank).recalled += list(evaluator.queue)[1:]
 
     def _silence(self, rank: int, evaluator: _Evaluator, now: float) -> None:
-        evaluator.silent = True
-        self._n_silent += 1
-        self._idle.pop(rank, None)
-        self._roomy.pop(rank, None)
-        self._events.append({"e": "silent", "t": now, "rank": rank, "seconds": round(now - evaluator.seen, 1)})
-        self._take_back(rank, evaluator, now, f"rank {rank} was silent for {now - evaluator.seen:.0f} s")
+        self._change(rank, evaluator, silent=True, awaited=False)
+        seconds = now - evaluator.seen
+        self._events.append({"e": "silent", "t": now, "rank": rank, "seconds": round(seconds, 1)})
+        reason = f"rank {rank} on {evaluator.host} was silent for {seconds:.0f} s"
+        self._remarks.append(f"{reason}: its trials go elsewhere")
+        self._take_back(rank, evaluator, now, reason, died=False)
 
     def _welcome_back(self, rank: int, evaluator: _Evaluator, now: float) -> None:
         """Let a rank that was silent keep what nobody else has started, and leave the rest."""
-        evaluator.silent = False
-        self._n_silent -= 1
         self._events.append({"e": "heard", "t": now, "rank": rank})
         kept: deque[int] = deque()
         for id_ in evaluator.queue:
@@ -452,31 +703,58 @@ class Dispatcher:
                 self._orders(rank).cancelled.append(id_)
         evaluator.queue = kept
         evaluator.since = now
-        if not kept:
-            self._idle[rank] = None
+        self._change(rank, evaluator, silent=False)
 
-    def _take_back(self, rank: int, evaluator: _Evaluator, now: float, reason: str) -> None:
+    def _take_back(self, rank: int, evaluator: _Evaluator, now: float, reason: str, died: bool) -> None:
         """Have the trials of a lost evaluator tried again; only what was running there is blamed."""
         for position, id_ in enumerate(evaluator.queue):
-            if self._holder.get(id_) != rank:
+            copied = self._copy.get(id_) == rank
+            if self._holder.get(id_) != rank and not copied:
+                continue
+            ran = position == 0
+            if ran:
+                self._losses.setdefault(id_, []).append(Loss(evaluator.host, died))
+                if died:
+                    self._crashed(evaluator.host, now)
+            self._events.append(
+                {
+                    "e": "lost",
+                    "t": now,
+                    "trial": id_,
+                    "rank": rank,
+                    "host": evaluator.host,
+                    "ran": ran,
+                    "died": died,
+                    "reason": reason,
+                }
+            )
+            if copied:
+                del self._copy[id_]
                 continue
             trial = self._open.pop(id_)
             del self._holder[id_]
-            ran = position == 0
-            if ran:
-                self._losses[id_] += 1
-            if self._losses[id_] > self.limits.retries:
-                reason = f"given up after {self._losses[id_]} lost evaluators, the last: {reason}"
-                self._finish(
-                    Outcome(id_, trial.attempt, Status.LOST, None, rank=rank, host=evaluator.host, reason=reason),
-                    trial,
-                    now,
-                )
+            if self._keep_copy(id_, trial):
+                continue
+            if ran and (why := self._given_up(id_)):
+                why = f"not tried again after {why}; the last time: {reason}"
+                lost = Outcome(id_, trial.attempt, Status.LOST, None, {}, rank, evaluator.host, reason=why)
+                self._finish(lost, trial, now)
                 self._check_budget(now)
                 continue
-            self._events.append({"e": "lost", "t": now, "trial": id_, "rank": rank, "ran": ran, "reason": reason})
             self.n_retried += 1
             self._waiting.append(trial._replace(attempt=trial.attempt + ran))
+
+    def _given_up(self, id_: int) -> str:
+        """Return why a trial should not be tried again, empty if it should."""
+        losses = self._losses[id_]
+        deaths = [loss.host for loss in losses if loss.died]
+        if len(deaths) >= MOST_DEATHS:
+            n_hosts = len({evaluator.host for evaluator in self._evaluators.values()} | set(deaths))
+            if len(set(deaths)) >= min(2, n_hosts):
+                return f"{len(deaths)} ranks died while they ran it"
+        if len(losses) > self.limits.retries:
+            return f"{len(losses)} evaluators were lost while they ran it"
+        return ""
 
 
 def finished_event(outcome: Outcome, now: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dhmpi.evaluate.interface import Event, Finished, Loaded, Refused
 from dhmpi.mpi import protocol
 from dhmpi.mpi.post import Message, Post
 from dhmpi.mpi.protocol import Tag
-from dhmpi.roles.role import SIGN_OF_LIFE, EverySeconds, Role
+from dhmpi.roles.role import SIGNS_OF_LIFE, SILENCE, EverySeconds, Role
 from dhmpi.trials import Outcome, Status, Trial
 
 SHORT = 0.02
@@ -26,8 +26,7 @@ class Evaluator(Role):
     Parameters
     ----------
     post : Post
-    master : int
-        Rank of the master.
+        Whose lowest living rank is the master.
     host : str
         Name of this rank's host.
     backend : callable
@@ -36,6 +35,8 @@ class Evaluator(Role):
         Seconds an evaluation may take.
     clock_offset : float, default 0
         Seconds to add to this host's clock.
+    silence : float, default 90
+        Seconds without a sign of life after which the master does not count on this rank.
     """
 
     hears = frozenset({Tag.SETUP, Tag.WORK, Tag.STOP})
@@ -45,14 +46,13 @@ class Evaluator(Role):
     def __init__(
         self,
         post: Post,
-        master: int,
         host: str,
         backend: Callable[[protocol.Setup], interface.Evaluator],
         timeout: float | None = None,
         clock_offset: float = 0.0,
+        silence: float = SILENCE,
     ) -> None:
         self._post = post
-        self._master = master
         self._host = host
         self._make_backend = backend
         self._backend: interface.Evaluator | None = None
@@ -63,17 +63,28 @@ class Evaluator(Role):
         self._unsent: list[Outcome] = []
         self._unsent_since = 0.0
         self._unacknowledged: dict[int, Outcome] = {}
-        self._sign_of_life = EverySeconds(SIGN_OF_LIFE)
+        self._loaded: protocol.Ready | None = None
+        self._sign_of_life = EverySeconds(silence / SIGNS_OF_LIFE)
 
     def hear(self, message: Message) -> None:
         payload = message.payload
         if message.tag is Tag.WORK:
             self._work(payload)
         elif message.tag is Tag.SETUP:
-            self._backend = self._make_backend(payload)
-            self._backend.load()
+            if self._backend is None:  # an heir says it again
+                self._backend = self._make_backend(payload)
+                self._backend.load()
         elif message.tag is Tag.STOP:
             self.active = False
+
+    def meet(self, heir: protocol.Heir) -> None:
+        if self._backend is None:
+            return
+        running = [] if self._running is None else [self._running.id]
+        trials = [*running, *(trial.id for trial in self._queue)]
+        self._unsent = []
+        outcomes = list(self._unacknowledged.values())
+        self._post.send(self._post.lowest, Tag.HOLDING, protocol.Holding(self._loaded, trials, outcomes))
 
     def poll(self) -> bool:
         backend = self._backend
@@ -93,7 +104,7 @@ class Evaluator(Role):
             self._send()
         if self._sign_of_life():
             running = None if self._running is None else self._running.id
-            self._post.send(self._master, Tag.ALIVE, protocol.Alive(running))
+            self._post.send(self._post.lowest, Tag.ALIVE, protocol.Alive(running))
         return busy
 
     def filenos(self) -> Sequence[int]:
@@ -116,7 +127,7 @@ class Evaluator(Role):
             self._queue = deque(kept)
             returned = [trial.id for trial in left if trial.id not in work.cancelled]
             if returned:
-                self._post.send(self._master, Tag.REPORT, protocol.Report((), returned))
+                self._post.send(self._post.lowest, Tag.REPORT, protocol.Report((), returned))
             for trial in left:
                 if trial.id in work.cancelled:
                     self._finish(Outcome(trial.id, trial.attempt, Status.CANCELLED, None, reason="cancelled"))
@@ -146,9 +157,11 @@ class Evaluator(Role):
             if late or event.elapsed > SHORT or (event.elapsed > LATEST / 2 and len(self._queue) <= 1):
                 self._send()
         elif isinstance(event, Loaded):
-            self._post.send(self._master, Tag.READY, protocol.Ready(self._host, event.seconds))
+            self._loaded = protocol.Ready(self._host, event.seconds)
+            self._post.send(self._post.lowest, Tag.READY, self._loaded)
         elif isinstance(event, Refused):
-            self._post.send(self._master, Tag.REFUSED, protocol.Refused(event.reason))
+            self._loaded = None
+            self._post.send(self._post.lowest, Tag.REFUSED, protocol.Refused(event.reason))
 
     def _finish(self, outcome: Outcome) -> None:
         if not self._unsent:
@@ -158,4 +171,4 @@ class Evaluator(Role):
 
     def _send(self) -> None:
         outcomes, self._unsent = self._unsent, []
-        self._post.send(self._master, Tag.REPORT, protocol.Report(outcomes))
+        self._post.send(self._post.lowest, Tag.REPORT, protocol.Report(outcomes))

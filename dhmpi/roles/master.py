@@ -12,15 +12,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dhmpi import __version__, journal, platform
 from dhmpi.budget import Limits, objective_for_search
-from dhmpi.errors import OptionError, ProblemError, RunDirectoryError
+from dhmpi.errors import EXIT_BAD_INPUT, OptionError, ProblemError, RunDirectoryError
 from dhmpi.mpi import protocol
-from dhmpi.mpi.environment import in_terminal
+from dhmpi.mpi.environment import in_terminal, job_deadline
 from dhmpi.mpi.post import Message
 from dhmpi.mpi.protocol import Tag
 from dhmpi.mpi.world import World
@@ -29,12 +29,14 @@ from dhmpi.roles.dispatcher import Dispatcher
 from dhmpi.roles.progress import Figures, Progress, summary
 from dhmpi.roles.recorder import Recorder
 from dhmpi.roles.role import EverySeconds, Role
-from dhmpi.rundirectory import default_path, prepare, source_digest
+from dhmpi.rundirectory import prepare, source_digest
 
 log = logging.getLogger("dhmpi")
 
-GRACE = 60.0
-"""Seconds at most, and a tenth of the time limit at most, in which running evaluations may still finish."""
+CLOSING = 10.0
+"""Seconds before the end of the scheduler's job, a twentieth of the time at most, by which the run has ended."""
+USUAL = 0.5
+"""Part of the evaluations that must be able to end before the deadline, that one more is started."""
 TICK = 0.1
 """Seconds between looks at the clock, at signals, and at evaluators that are silent or hold more than they can do."""
 SYNC = 1.0
@@ -61,6 +63,8 @@ class Master(Role):
         Returns a signal that has arrived since the last call, or None.
     started : float
         Monotonic time at which this launch began.
+    heir : bool, default False
+        Whether this is not the first master of the launch.
 
     Attributes
     ----------
@@ -73,7 +77,18 @@ class Master(Role):
     """
 
     hears = frozenset(
-        {Tag.READY, Tag.REFUSED, Tag.REPORT, Tag.PROBLEM, Tag.NO_PROBLEM, Tag.PROPOSED, Tag.ALIVE, Tag.STOP}
+        {
+            Tag.READY,
+            Tag.REFUSED,
+            Tag.REPORT,
+            Tag.HOLDING,
+            Tag.PROBLEM,
+            Tag.NO_PROBLEM,
+            Tag.PROPOSED,
+            Tag.SEARCHING,
+            Tag.ALIVE,
+            Tag.STOP,
+        }
     )
 
     def __init__(
@@ -84,6 +99,7 @@ class Master(Role):
         search: dict[str, Any],
         signals: Callable[[], int | None],
         started: float,
+        heir: bool = False,
     ) -> None:
         self._world = world
         self._options = options
@@ -91,80 +107,143 @@ class Master(Role):
         self._search = search
         self._signals = signals
         self._started = started
-        self._deadline = None if options.time_limit is None else started + options.time_limit
-        limits = Limits(options.max_evals, options.retries, options.max_failures, options.target, options.patience)
+        self._heir = heir
+        self._deadline = _deadline(options, started)
+        self._grace = min(options.grace, 0.1 * (self._deadline - started)) if self._deadline else options.grace
+        limits = Limits(
+            options.max_evals,
+            options.retries,
+            options.max_failures,
+            options.target,
+            options.patience,
+            options.quarantine_after,
+        )
         # An inline evaluation keeps its rank from giving signs of life, however long it takes.
-        silence = {"silence": None} if options.evaluator == "inline" else {}
-        self._dispatcher = Dispatcher(limits, **silence)
+        silence = None if options.evaluator == "inline" else options.silence
+        self._dispatcher = Dispatcher(limits, silence)
         self._progress = Progress(sys.stdout, in_terminal())
         self._tick = EverySeconds(TICK)
         self._sync = EverySeconds(SYNC)
         self._news_due = EverySeconds(NEWS_EVERY)
         self._cancelled_at: float | None = None
         self._refused: dict[int, str] = {}
-        self._ready_at: dict[int, float] = {}
+        self._presence: dict[int, list[float]] = {}  # when each evaluator was ready and, perhaps, left
+        self._recruits: set[int] = set()  # ranks that have become evaluators
         self._busy_seconds = 0.0
         self._n_before = 0
+        self._n_killed = 0
+        self._chaos = options.faults
         self._recorder: Recorder | None = None
         self._search_began = 0.0
-        path = Path(options.log_dir) if options.log_dir else default_path(options.workflow, options.name)
-        self._directory = prepare(path, options.resume)
+        launch = world.launch
+        self._directory = prepare(Path(launch.directory), options.resume, launch.token, heir)
         self._described = self._directory.described()
         self._history = journal.History()
+        self._inherits = False
+        self._awaits_searcher = False
 
     # -- the beginning -------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Look at what the run directory holds, and start the other roles.
+        """Look at what the run directory holds, and start the other roles, or go on with them.
 
         Raises
         ------
         DhmpiError
             If the run cannot begin, in words for the user.
         """
-        options = self._options
+        now = self._now()
         history = self._history = journal.replay(self._directory.journal)
+        self._inherits = bool(
+            self._heir and history.headers and history.headers[-1].get("token") == self._world.launch.token
+        )
         self._check_same_search()
         self._seed = self._choose_seed()
-        self._dispatcher.restore(history.finished.values(), history.unfinished.values())
-        self._n_before = self._dispatcher.budget.n_finished
-        if self._dispatcher.over:
+        if self._inherits:
+            self._inherit(history, now)
+        else:
+            self._dispatcher.restore(history.finished.values(), history.unfinished.values())
+            self._n_before = self._dispatcher.budget.n_finished
+            self._search_began = now
+        if history.ended and self._inherits:
+            self._directory.release()
+            self._dismiss(history.last_stop)
+            return
+        if self._dispatcher.over and not self._inherits:
             print(f"{self._directory.path} holds a finished run: {self._dispatcher.stopping}.", flush=True)
             self._directory.release()
             self._dismiss(self._dispatcher.stopping or "")
             return
-        _log_to(self._directory.log, options.log_level)
+        _log_to(self._directory.log, self._options.log_level)
         platform.collect_garbage_rarely()
         log.info("dhmpi %s, %s", __version__, self._world.layout.describe())
-        post = self._world.post
-        setup = protocol.Setup(self._directory.run_id, str(self._directory.path), self._seed, not self._directory.fresh)
-        for leader in self._world.layout.leaders:
-            post.send(leader, Tag.SETUP, setup)
-        searcher = self._world.layout.searcher
-        self._searcher = self._world.layout.master if searcher is None else searcher
-        post.send(
-            self._searcher,
+        if self._inherits:
+            self._record(self._described["hyperparameters"], now)
+        layout, dead = self._world.layout, self._world.post.dead
+        if self._heir:
+            self._bury(sorted(dead), now)
+            self._say(f"rank {self._world.rank} on {self._host(self._world.rank)} is master now")
+            self._world.tell_everybody(Tag.HEIR, protocol.Heir(history.n_asks))
+        for leader in layout.leaders:
+            self._set_up(leader)
+        if not self._heir or layout.searcher is None or layout.searcher in dead:
+            self._begin_search()
+        else:
+            self._awaits_searcher = True  # what it has said before it heard of this master, it says again
+        self._fill_vacancies(now)
+
+    def _inherit(self, history: journal.History, now: float) -> None:
+        """Take over from an earlier master of this launch."""
+        self._dispatcher.inherit(history, self._world.hosts, now)
+        self._dispatcher.n_retried = history.n_retried
+        self._search_began = history.began
+        self._presence = history.presence
+        self._n_killed = history.n_killed
+        new = [outcome for outcome, _ in history.finished.values() if outcome.end >= history.began]
+        self._n_before = len(history.finished) - len(new)
+        self._busy_seconds = sum(outcome.elapsed for outcome in new)
+        if history.last_stop:
+            self._dispatcher.stop(history.last_stop, now)
+
+    def _set_up(self, rank: int) -> None:
+        """Have a rank evaluate."""
+        directory = self._directory
+        setup = protocol.Setup(directory.run_id, str(directory.path), self._seed, not directory.fresh)
+        self._world.post.send(rank, Tag.SETUP, setup)
+
+    def _begin_search(self) -> None:
+        """Have the searcher, or the one in its place, begin where the journal ends."""
+        history = self._history
+        if self._recorder is not None:
+            self._recorder.write(self._dispatcher.take_events())
+            self._dispatcher.take_news()  # is in what follows
+            history = journal.replay(self._directory.journal)
+        ahead = self._dispatcher.ahead
+        spec = {
+            **self._search,
+            "problem": self._options.problem,
+            "seed": self._seed,
+            "n_evaluators": self._world.layout.n_evaluators,
+            "max_evals": self._options.max_evals,
+        }
+        self._world.post.send(
+            self._world.searcher,
             Tag.BEGIN,
             protocol.Begin(
                 self._directory.run_id,
-                {
-                    **self._search,
-                    "problem": options.problem,
-                    "seed": self._seed,
-                    "n_evaluators": self._world.layout.n_evaluators,
-                    "max_evals": options.max_evals,
-                },
+                spec,
                 str(self._directory.path / "search.out"),
                 [(trial.key, trial.config, objective_for_search(out)) for out, trial in history.finished.values()],
-                [(trial.key, trial.config) for trial in history.unfinished.values()],
+                [*((trial.key, trial.config) for trial in history.unfinished.values()), *ahead],
                 history.n_asks,
+                [key for key, _ in ahead],
             ),
         )
 
     def _choose_seed(self) -> int:
         recorded = self._described.get("seed")
         if self._options.seed is None:
-            return int.from_bytes(os.urandom(4), "big") if recorded is None else int(recorded)
+            return int(self._world.launch.token, 16) if recorded is None else int(recorded)
         if recorded is not None and recorded != self._options.seed:
             raise OptionError(f"--seed {self._options.seed}, but the run in {self._directory.path} has seed {recorded}")
         return self._options.seed
@@ -179,6 +258,17 @@ class Master(Role):
 
     def _problem(self, info: protocol.ProblemInfo) -> None:
         """The searcher has loaded the problem: from here on the run is on record."""
+        now = self._now()
+        if self._recorder is None:
+            self._describe(info, now)
+            self._record(info.hyperparameters, now)
+            size = "infinitely many" if info.size is None else info.size
+            log.info("%d hyperparameters, %s configurations, seed %d", len(info.hyperparameters), size, self._seed)
+            self._search_began = now
+            self._progress.say(f"{self._world.layout.describe()}; run directory {self._directory.path}")
+        self._tell_searcher(protocol.News(n_asks=self._dispatcher.n_asks))
+
+    def _describe(self, info: protocol.ProblemInfo, now: float) -> None:
         before = self._described.get("fingerprint")
         if before is not None and before != info.fingerprint:
             raise RunDirectoryError(
@@ -188,15 +278,14 @@ class Master(Role):
         source = source_digest(self._options.run)
         before = self._described.get("run_source")
         if before is not None and before != source:
-            log.warning("the source of %s has changed since the run began", self._options.run)
-            self._progress.say(f"Warning: the source of {self._options.run} has changed since the run began")
-        now = time.time()
+            self._say(f"Warning: the source of {self._options.run} has changed since the run began")
         self._directory.describe(
             {
                 "version": __version__,
                 "problem": self._options.problem,
                 "function": self._options.run,
                 "fingerprint": info.fingerprint,
+                "hyperparameters": list(info.hyperparameters),
                 "run_source": source,
                 "seed": self._seed,
                 "start": self._described.get("start", now),
@@ -206,25 +295,57 @@ class Master(Role):
                 "python": sys.version.split()[0],
             }
         )
-        header = {"run": self._directory.run_id, "t": now, "ranks": self._world.size, "version": __version__}
-        self._recorder = Recorder(
-            self._directory, self._world.rank, header, info.hyperparameters, self._history.finished.values()
+
+    def _record(self, hyperparameters: Sequence[str], now: float) -> None:
+        """Begin this master's file of the journal."""
+        world = self._world
+        header = {
+            "run": self._directory.run_id,
+            "token": world.launch.token,
+            "t": now,
+            "ranks": world.size,
+            "version": __version__,
+            "options": dataclasses.asdict(self._options),
+        }
+        launch = journal.next_launch(self._directory.journal) - self._inherits
+        finished = self._history.finished.values()
+        self._recorder = Recorder(self._directory, launch, world.rank, header, hyperparameters, finished)
+        if not self._inherits:
+            self._history = journal.History()  # its trials live in the dispatcher and the search now
+
+    def _searching(self, searching: protocol.Searching) -> None:
+        """Go on with the search that an earlier master has begun."""
+        self._awaits_searcher = False
+        if not searching.begun:
+            self._begin_search()
+            return
+        if searching.info is not None:
+            history, self._history = self._history, journal.History()
+            finished = {trial.key: objective_for_search(outcome) for outcome, trial in history.finished.values()}
+            trials = [*history.unfinished.values(), *(trial for _, trial in history.finished.values())]
+            started = {trial.key for trial in trials}
+            known = {_frozen(trial.config) for trial in trials}
+            ahead = [(k, config) for k, config in searching.ahead if k not in started and _frozen(config) not in known]
+            told = [(key, finished[key]) for key in searching.pending if key in finished]
+            kept = started.union(key for key, _ in ahead)
+            dropped = [key for key in searching.pending if key not in kept]
+            self._problem(searching.info)
+            self._tell_searcher(protocol.News(told, [key for key in searching.pending if key in started], dropped))
+            self._dispatcher.put_ahead(ahead, self._now())
+
+    def _tell_searcher(self, news: protocol.News) -> None:
+        dispatcher = self._dispatcher
+        news = news._replace(
+            n_evaluators=dispatcher.n_evaluators or self._world.layout.n_evaluators,
+            n_wanted=dispatcher.n_wanted,
+            n_asks=dispatcher.n_asks,
         )
-        size = "infinitely many" if info.size is None else info.size
-        log.info("%d hyperparameters, %s configurations, seed %d", len(info.hyperparameters), size, self._seed)
-        self._search_began = time.monotonic()
-        self._progress.say(f"{self._world.layout.describe()}; run directory {self._directory.path}")
-        self._world.post.send(
-            self._searcher,
-            Tag.NEWS,
-            protocol.News(n_evaluators=self._world.layout.n_evaluators, n_wanted=self._dispatcher.n_wanted),
-        )
-        self._history = journal.History()  # its trials live in the dispatcher and the search now
+        self._world.post.send(self._world.searcher, Tag.NEWS, news)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def hear(self, message: Message) -> None:
-        now = time.time()
+        now = self._now()
         source, payload = message.source, message.payload
         tag = message.tag
         if tag is Tag.REPORT:
@@ -232,26 +353,32 @@ class Master(Role):
                 self._dispatcher.returned(source, payload.returned, now)
             if payload.outcomes:
                 self._dispatcher.report(source, payload.outcomes, now)
-        elif tag is Tag.PROPOSED:
-            self._dispatcher.propose(payload, now)
         elif tag is Tag.ALIVE:
             self._dispatcher.alive(source, now)
         elif tag is Tag.READY:
             self._ready(source, payload, now)
+        elif tag is Tag.HOLDING:
+            self._holding(source, payload, now)
         elif tag is Tag.REFUSED:
             self._refuse(source, payload.reason, now)
-        elif tag is Tag.PROBLEM:
-            self._problem(payload)
-        elif tag is Tag.NO_PROBLEM:
-            raise ProblemError(payload.reason)
         elif tag is Tag.STOP:
             self.active = False
+        elif source != self._world.searcher or (self._awaits_searcher and tag is not Tag.SEARCHING):
+            pass
+        elif tag is Tag.PROPOSED:
+            self._dispatcher.propose(payload, now)
+        elif tag is Tag.PROBLEM:
+            self._problem(payload)
+        elif tag is Tag.SEARCHING:
+            self._searching(payload)
+        elif tag is Tag.NO_PROBLEM:
+            raise ProblemError(payload.reason)
 
     def poll(self) -> bool:
         recorder = self._recorder
         if recorder is None:
             return False
-        now = time.time()
+        now = self._now()
         if self._tick():
             self._watch(now)
             recorder.flush()
@@ -265,6 +392,53 @@ class Master(Role):
             return True
         return busy
 
+    def lost(self, ranks: Sequence[int]) -> None:
+        now = self._now()
+        self._bury(ranks, now)
+        if self._world.layout.searcher in ranks:
+            self._awaits_searcher = False
+            self._begin_search()
+        self._fill_vacancies(now)
+
+    def _bury(self, ranks: Sequence[int], now: float) -> None:
+        for rank in ranks:
+            reason = f"rank {rank} on {self._host(rank)} has died"
+            self._say(reason)
+            self._refused.pop(rank, None)
+            if rank in self._presence:
+                self._presence[rank][1:] = [now]
+            self._dispatcher.leave(rank, now, reason, died=True)
+
+    def _fill_vacancies(self, now: float) -> None:
+        """Have spare ranks evaluate in the place of dead ones, and this one only if there is nobody else."""
+        dead, layout, me = self._world.post.dead, self._world.layout, self._world.rank
+        n_dead = sum(leader in dead for leader in layout.leaders)
+        for spare in layout.spare:
+            if len(self._recruits) < n_dead and spare not in dead and spare != me and spare not in self._recruits:
+                self._recruits.add(spare)
+                self._set_up(spare)
+        if me == layout.master:
+            return
+        others = [rank for rank in (*layout.leaders, *self._recruits) if rank not in dead and rank != me]
+        if any(rank not in self._refused for rank in others):
+            self._dispatcher.retire(me, now)
+        elif me in self._dispatcher.ranks:
+            self._dispatcher.enlist(me, now)
+        elif me not in self._recruits:
+            self._recruits.add(me)
+            self._set_up(me)
+
+    def _host(self, rank: int) -> str:
+        return self._world.hosts[rank]
+
+    def _now(self) -> float:
+        """Return seconds since the epoch on the clock of the launch's first master."""
+        return time.time() + self._world.clock_offset
+
+    def _say(self, sentence: str) -> None:
+        log.warning("%s", sentence)
+        self._progress.say(f"{sentence[0].upper()}{sentence[1:]}")
+
     def _deliver(self, recorder: Recorder) -> bool:
         """Write first, send afterwards: what an evaluator or the searcher learns is on record."""
         dispatcher, post = self._dispatcher, self._world.post
@@ -274,30 +448,55 @@ class Master(Role):
         for rank, work in dispatcher.take_work():
             post.send(rank, Tag.WORK, work)
         if (not dispatcher.n_ahead or self._news_due()) and (news := dispatcher.take_news()):
-            post.send(self._searcher, Tag.NEWS, news)
+            post.send(self._world.searcher, Tag.NEWS, news)
         if outcomes := dispatcher.take_outcomes():
             recorder.add(outcomes)
             self._busy_seconds += sum(outcome.elapsed for outcome, _ in outcomes)
+        for remark in dispatcher.take_remarks():
+            self._say(remark)
+        if self._chaos is not None and self._chaos.rank_kill:
+            self._kill_ranks(events, recorder)
         return bool(events)
+
+    def _kill_ranks(self, events: Sequence[dict[str, Any]], recorder: Recorder) -> None:
+        """Have ranks die on purpose, this one too."""
+        chaos, world = self._chaos, self._world
+        assert chaos is not None
+        for event in events:
+            if event["e"] != "placed" or self._n_killed >= chaos.max_rank_kills:
+                continue
+            key = (self._seed, event["trial"], event["attempt"])
+            living = [rank for rank in range(world.size) if rank not in world.post.dead]
+            if not chaos.kills(*key) or len(living) == 1:
+                continue
+            victim = living[chaos.victim(*key, len(living))]
+            self._n_killed += 1
+            recorder.write([{"e": "chaos", "t": self._now(), "rank": victim}])
+            log.warning("chaos kills rank %d", victim)
+            if victim == world.rank:
+                os.kill(os.getpid(), signal.SIGKILL)
+            world.post.send(victim, Tag.KILL, protocol.Kill())
 
     def _watch(self, now: float) -> None:
         """Look at everything that time alone changes."""
         self._dispatcher.tick(now)
         number = self._signals()
         if number == signal.SIGUSR1:
-            limit = time.monotonic() + GRACE
+            limit = time.monotonic() + self._options.grace
             self._deadline = limit if self._deadline is None else min(limit, self._deadline)
             self._dispatcher.stop("SIGUSR1 asked for an end", now)
         elif number is not None:
             self.exit_code = 128 + number
             self._cancel(f"{signal.Signals(number).name} ended it", now)
-        if self._deadline is not None:
-            left = self._deadline - time.monotonic()
-            grace = min(GRACE, 0.1 * (self._options.time_limit or GRACE))
-            if left <= 0:
-                self._cancel("the time limit is reached", now)
-            elif left <= grace:
-                self._dispatcher.stop("the time limit is near", now)
+        if self._deadline is None:
+            return
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            self._cancel("the time limit is reached", now)
+        elif left <= self._grace:
+            self._dispatcher.stop("the time limit is near", now)
+        elif (usual := self._dispatcher.longest(USUAL)) is not None and left < usual:
+            self._dispatcher.stop(f"the time limit is near, and an evaluation takes {usual:.3g} s", now)
 
     def _cancel(self, reason: str, now: float) -> None:
         if self._cancelled_at is None:
@@ -309,23 +508,39 @@ class Master(Role):
 
     def _ready(self, rank: int, ready: protocol.Ready, now: float) -> None:
         self._refused.pop(rank, None)
-        self._ready_at[rank] = time.monotonic()
+        self._presence.setdefault(rank, [now])
         log.info("rank %d on %s is ready, %.1f s for imports", rank, ready.host, ready.seconds)
         self._dispatcher.join(rank, ready.host, now)
+        self._fill_vacancies(now)
+
+    def _holding(self, rank: int, holding: protocol.Holding, now: float) -> None:
+        """An evaluator says what it has of an earlier master."""
+        if holding.outcomes:
+            self._dispatcher.report(rank, holding.outcomes, now)
+        if holding.loaded is not None:
+            self._presence.setdefault(rank, [now])
+            self._dispatcher.holds(rank, holding.loaded.host, holding.trials, now)
+            self._fill_vacancies(now)
 
     def _refuse(self, rank: int, reason: str, now: float) -> None:
         """An evaluator cannot load the function: without any other the user made a mistake, else its host is broken."""
         self._refused[rank] = reason
-        log.error("rank %d on %s cannot evaluate: %s", rank, self._world.hosts[rank], reason)
+        log.error("rank %d on %s cannot evaluate: %s", rank, self._host(rank), reason)
         self._dispatcher.leave(rank, now, reason)
-        if len(self._refused) == self._world.layout.n_evaluators:
+        if rank in self._presence:
+            self._presence[rank][1:] = [now]
+        leaders = {*self._world.layout.leaders, *self._recruits} - self._world.post.dead
+        if leaders <= self._refused.keys():
             raise ProblemError(reason)
+        self._fill_vacancies(now)
 
     def _figures(self) -> Figures:
-        now = time.monotonic()
+        now = self._now()
         budget = self._dispatcher.budget
-        available = sum(now - max(ready, self._search_began) for ready in self._ready_at.values())
-        busy = self._busy_seconds + self._dispatcher.running_seconds(time.time())
+        available = 0.0
+        for since, *until in self._presence.values():
+            available += max(0.0, (until[0] if until else now) - max(since, self._search_began))
+        busy = self._busy_seconds + self._dispatcher.running_seconds(now)
         return Figures(
             n_finished=budget.n_finished,
             max_evals=self._options.max_evals,
@@ -337,22 +552,34 @@ class Master(Role):
             n_new=budget.n_finished - self._n_before,
         )
 
+    def _losses(self) -> str:
+        """Return what has been lost, in a sentence; empty if nothing."""
+        dead = sorted(self._world.post.dead)
+        retried, given_up = self._dispatcher.n_retried, self._dispatcher.budget.n_lost
+        if not (dead or retried or given_up):
+            return ""
+        ranks = f"{len(dead)} rank{'s' * (len(dead) != 1)} died"
+        if dead:
+            ranks += f" ({', '.join(f'{rank} on {self._host(rank)}' for rank in dead[:8])}{', ...' * (len(dead) > 8)})"
+        return f"{ranks}; {retried} evaluations were started again, {given_up} given up"
+
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _end(self, recorder: Recorder) -> None:
         reason = self._dispatcher.stopping or "evaluators did not answer the cancellation"
         budget = self._dispatcher.budget
+        complete = budget.spent() is not None or self._dispatcher.exhausted
+        recorder.write([{"e": "ended", "t": self._now(), "reason": reason, "complete": complete}])
         recorder.close(budget)
         figures = self._figures()
         if budget.failing:
             self.exit_code = EXIT_FAILURES
-        complete = budget.spent() is not None or self._dispatcher.exhausted
         resume = ""
         if not complete:
             resume = command_line(self._prog, self._options, log_dir=str(self._directory.path), resume=True)
         best = None if budget.best is None else (budget.best, budget.best_config or {})
         self._progress.close()
-        text = summary(figures, reason, best, str(self._directory.path), resume)
+        text = summary(figures, reason, best, self._losses(), str(self._directory.path), resume)
         log.info(text)
         print(text, flush=True)
         self._dismiss(reason)
@@ -360,14 +587,30 @@ class Master(Role):
     def _dismiss(self, reason: str) -> None:
         self._world.tell_everybody(Tag.STOP, protocol.Stop(reason))
 
-    def fail(self) -> None:
+    def fail(self) -> int:
         """Give up; a run that has not begun leaves nothing behind."""
         self._progress.close()
-        if self._recorder is None:
-            self._directory.discard()
+        if self._recorder is not None:
+            return EXIT_FAILURES
+        self._directory.discard()
+        return EXIT_BAD_INPUT
 
     def close(self) -> None:
         logging.shutdown()
+
+
+def _deadline(options: SearchOptions, started: float) -> float | None:
+    """Return the monotonic time at which the run must have ended, None if there is none."""
+    deadlines = [] if options.time_limit is None else [started + options.time_limit]
+    job = job_deadline()
+    if job is not None:
+        left = job - time.time()
+        deadlines.append(time.monotonic() + left - min(CLOSING, 0.05 * max(0.0, left)))
+    return min(deadlines, default=None)
+
+
+def _frozen(config: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(config.items()))
 
 
 def _log_to(path: Path, level: str) -> None:

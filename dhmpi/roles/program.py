@@ -25,10 +25,12 @@ from dhmpi.mpi import layout, protocol, world
 from dhmpi.mpi.environment import launcher_rank
 from dhmpi.mpi.post import RankLostError
 from dhmpi.options import SearchOptions, parse
-from dhmpi.roles.role import OtherRankBrokenError, Role, Spare, serve
+from dhmpi.roles.role import Crew, DeclaredDeadError, OtherRankBrokenError, Role, Spare, serve
+from dhmpi.rundirectory import default_path, new_id
 
 if TYPE_CHECKING:
     from dhmpi.evaluate import interface
+    from dhmpi.roles.master import Master
     from dhmpi.roles.searcher import SearchHost
 
 EXIT_BUG = 70
@@ -92,6 +94,8 @@ def main(program: Program, arguments: Sequence[str] | None = None) -> int:
     rank = _Rank(program, options, keeper, signals, started)
     try:
         return rank.run()
+    except DeclaredDeadError:
+        code = 0
     except OtherRankBrokenError:
         code = EXIT_BUG
         time.sleep(2 * REPORT_TAKES)  # the rank that has the report ends first
@@ -118,32 +122,36 @@ class _Rank:
         self.keeper = keeper
         self.signals = signals
         self.started = started
-        self.roles: list[Role] = []
         self.world: world.World | None = None
 
     def run(self) -> int:
         try:
-            here = self.world = world.start(self.plan)
+            here = self.world = world.start(self.plan, self.choose)
         except DhmpiError as error:
             return _refuse_early(self.program, error)
+        take_up, succeed = functools.partial(self.take_up, here), functools.partial(self.succeed, here)
+        crew = Crew(here.post, take_up, succeed, self.options.silence)
         code = 0
         try:
-            self.add_roles(here)
-            serve(here.post, self.roles)
+            self.add_roles(here, crew)
+            serve(crew)
         except DhmpiError as error:
-            if here.rank != here.layout.master:
+            if here.rank != here.master:
                 raise  # only the master has words for the user
             print(f"{self.program.module}: error: {error}", file=sys.stderr, flush=True)
-            code = EXIT_BAD_INPUT
-            for role in self.roles:
-                role.fail()
+            code = max(role.fail() for role in crew.roles) if crew.roles else EXIT_BAD_INPUT
             here.tell_everybody(protocol.Tag.STOP, protocol.Stop(str(error)))
-        for role in self.roles:
+        for role in crew.roles:
             role.close()
         if self.keeper is not None:
             self.keeper.close()
-        world.finish(here)
-        return max([code, *(role.exit_code for role in self.roles)])
+        return world.finish(here, max([code, *(role.exit_code for role in crew.roles)]))
+
+    def choose(self) -> world.Launch:
+        """Return the name of this launch and its run directory: on rank 0, for all."""
+        token, options = new_id(), self.options
+        path = Path(options.log_dir) if options.log_dir else default_path(options.workflow, options.name, token)
+        return world.Launch(token, str(path.absolute()))
 
     def plan(self, hosts: tuple[str, ...]) -> layout.Layout:
         return layout.plan(
@@ -170,7 +178,7 @@ class _Rank:
 
     def report_loss(self, error: RankLostError) -> None:
         """Say once that a rank has gone."""
-        if self.world is not None and self.world.rank == self.world.layout.master:
+        if launcher_rank() == 0:
             print(
                 f"{self.program.module}: error: a rank has died ({error}); the job ends, its journal is whole and "
                 f"--resume continues it",
@@ -178,38 +186,49 @@ class _Rank:
                 flush=True,
             )
 
-    def add_roles(self, here: world.World) -> None:
+    def add_roles(self, here: world.World, crew: Crew) -> None:
         """Take up this rank's roles; the master last, since it speaks to the others at once."""
         layout = here.layout
         names = layout.roles(here.rank)
         if "spare" in names:
-            self.roles.append(Spare())
+            crew.add(Spare())
         if "evaluator" in names:
-            from dhmpi.roles.evaluator import Evaluator  # roles are imported by the ranks that play them
-
-            self.roles.append(
-                Evaluator(
-                    here.post,
-                    layout.master,
-                    here.hosts[here.rank],
-                    functools.partial(self.backend, here),
-                    self.options.eval_timeout,
-                    here.clock_offset,
-                )
-            )
+            crew.add(self.evaluator(here))
         if here.rank == layout.searcher:
-            from dhmpi.roles.searcher import Searcher
-
-            self.roles.append(Searcher(here.post, layout.master, functools.partial(self.search_host, here)))
-        if self.keeper is not None and not self.roles:
+            crew.add(self.searcher(here))
+        if self.keeper is not None and not crew.roles and not here.survives:
             self.keeper.close()  # a rank without evaluations and search needs no children
         if "master" in names:
-            from dhmpi.roles.master import Master
-
-            search = self.program.spec(self.options)
-            master = Master(here, self.options, self.program.module, search, self.signals.take, self.started)
-            self.roles.append(master)
+            crew.add(master := self.master(here, heir=False))
             master.begin()
+
+    def take_up(self, here: world.World, tag: protocol.Tag) -> Role | None:
+        """Return the role that a message of some kind asks this rank to play."""
+        if tag is protocol.Tag.SETUP:
+            return self.evaluator(here)
+        return self.searcher(here) if tag is protocol.Tag.BEGIN else None
+
+    def succeed(self, here: world.World, crew: Crew) -> None:
+        """Be the master from now on: all ranks below this one have died."""
+        crew.add(master := self.master(here, heir=True))
+        master.begin()
+
+    def evaluator(self, here: world.World) -> Role:
+        from dhmpi.roles.evaluator import Evaluator  # roles are imported by the ranks that play them
+
+        host, backend = here.hosts[here.rank], functools.partial(self.backend, here)
+        return Evaluator(here.post, host, backend, self.options.eval_timeout, here.clock_offset, self.options.silence)
+
+    def searcher(self, here: world.World) -> Role:
+        from dhmpi.roles.searcher import Searcher
+
+        return Searcher(here.post, functools.partial(self.search_host, here), self.options.silence)
+
+    def master(self, here: world.World, heir: bool) -> Master:
+        from dhmpi.roles.master import Master
+
+        search = self.program.spec(self.options)
+        return Master(here, self.options, self.program.module, search, self.signals.take, self.started, heir)
 
     def backend(self, here: world.World, setup: protocol.Setup) -> interface.Evaluator:
         """Return where this rank's evaluations happen; an earlier launch may have left processes there."""
@@ -228,6 +247,7 @@ class _Rank:
             recycle_rss_mb=options.recycle_rss,
             task_dirs=options.task_dirs,
             log=Path(setup.directory) / "imports" / f"rank{here.rank}.out",
+            chaos=options.faults,
         )
         if options.evaluator == "inline" or self.keeper is None:
             from dhmpi.evaluate.inline import InlineEvaluator

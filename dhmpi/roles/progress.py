@@ -128,7 +128,9 @@ def rate(per_second: float) -> str:
     return f"{per_second:.1f}/s" if per_second >= 1 else f"{60 * per_second:.1f}/min"
 
 
-def summary(figures: Figures, reason: str, best: tuple[Outcome, Config] | None, directory: str, resume: str) -> str:
+def summary(
+    figures: Figures, reason: str, best: tuple[Outcome, Config] | None, losses: str, directory: str, resume: str
+) -> str:
     """Return the last words of a run.
 
     Parameters
@@ -136,6 +138,8 @@ def summary(figures: Figures, reason: str, best: tuple[Outcome, Config] | None, 
     reason : str
         Why it ended.
     best : (Outcome, Config) or None
+    losses : str
+        What ranks and evaluations were lost, empty if none.
     directory : str
         Run directory.
     resume : str
@@ -146,6 +150,8 @@ def summary(figures: Figures, reason: str, best: tuple[Outcome, Config] | None, 
         f"{figures.n_finished} evaluations finished, {figures.n_failed} of them failed, in {clock(figures.seconds)} "
         f"({rate(figures.rate)}); utilisation {figures.utilisation:.3f}"
     )
+    if losses:
+        lines.append(f"Losses: {losses}.")
     if best is None:
         lines.append("No evaluation has succeeded.")
     else:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dhmpi.budget import Budget
-from dhmpi.journal import Journal, next_launch
+from dhmpi.journal import Journal
 from dhmpi.results import ResultsTable, write_best
 from dhmpi.rundirectory import RunDirectory
 from dhmpi.trials import Outcome, Trial
@@ -21,6 +21,8 @@ class Recorder:
     Parameters
     ----------
     directory : RunDirectory
+    launch : int
+        Number of this launch in the run.
     epoch : int
         Rank of the master.
     header : dict
@@ -39,13 +41,14 @@ class Recorder:
     def __init__(
         self,
         directory: RunDirectory,
+        launch: int,
         epoch: int,
         header: dict[str, Any],
         hyperparameters: Sequence[str],
         finished: Iterable[tuple[Outcome, Trial]],
     ) -> None:
         self._directory = directory
-        self._journal = Journal(directory.journal, next_launch(directory.journal), epoch, header)
+        self._journal = Journal(directory.journal, launch, epoch, header)
         self._results = ResultsTable(directory.results, hyperparameters, finished)
         self._rows: list[tuple[Outcome, Trial]] = []
         self._best_written = -1

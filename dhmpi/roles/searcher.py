@@ -7,15 +7,16 @@ minutes; a search that costs microseconds may live right here.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from dhmpi.mpi import protocol
 from dhmpi.mpi.post import Message, Post
 from dhmpi.mpi.protocol import Tag
-from dhmpi.roles.role import SIGN_OF_LIFE, EverySeconds, Role
+from dhmpi.roles.role import SIGNS_OF_LIFE, SILENCE, EverySeconds, Role
 from dhmpi.roles.supply import Ask, Supply
-from dhmpi.trials import Proposal
+from dhmpi.trials import Config, Proposal
 
 
 class SearchHost(Protocol):
@@ -33,24 +34,31 @@ class Searcher(Role):
     Parameters
     ----------
     post : Post
-    master : int
-        Rank of the master.
+        Whose lowest living rank is the master.
     host : callable
         What the master says at the beginning (`protocol.Begin`) -> where the search lives.
+    silence : float, default 90
+        Seconds without a sign of life after which others do not count on this rank.
     """
 
     hears = frozenset({Tag.BEGIN, Tag.NEWS, Tag.STOP})
     shortest_sleep = 2e-3  # there are trials ahead meanwhile
 
-    def __init__(self, post: Post, master: int, host: Callable[[protocol.Begin], SearchHost]) -> None:
+    def __init__(self, post: Post, host: Callable[[protocol.Begin], SearchHost], silence: float = SILENCE) -> None:
         self._post = post
-        self._master = master
         self._make_host = host
         self._host: SearchHost | None = None
         self._supply: Supply | None = None
         self._asked: Ask | None = None
+        self._from_before: Sequence[int] = ()  # keys that are ahead since before this searcher
         self._news_since = False  # since it was last considered what to ask
-        self._sign_of_life = EverySeconds(SIGN_OF_LIFE)
+        self._sign_of_life = EverySeconds(silence / SIGNS_OF_LIFE)
+        # For an heir of the master:
+        self._info: protocol.ProblemInfo | None = None
+        self._refused: protocol.Refused | None = None
+        self._ahead: dict[int, Config] = {}  # proposals that were neither started nor dropped
+        self._untold: set[int] = set()  # keys of which the end is not known
+        self._unrecorded: deque[protocol.Proposed] = deque()  # those that may not be in the journal yet
 
     def hear(self, message: Message) -> None:
         if message.tag is Tag.NEWS:
@@ -60,6 +68,19 @@ class Searcher(Role):
         elif message.tag is Tag.STOP:
             self.active = False
 
+    def meet(self, heir: protocol.Heir) -> None:
+        """Tell what is ahead; answers of the search that the journal does not have are given again."""
+        again = [proposed for proposed in self._unrecorded if proposed.ask >= heir.n_asks]
+        later = {key for proposed in again for key, _ in proposed.proposals}
+        ahead = [Proposal(key, config) for key, config in self._ahead.items() if key not in later]
+        pending = sorted(self._untold - later)
+        master = self._post.lowest
+        self._post.send(master, Tag.SEARCHING, protocol.Searching(self._host is not None, self._info, pending, ahead))
+        if self._refused is not None:
+            self._post.send(master, Tag.NO_PROBLEM, self._refused)
+        for proposed in again:
+            self._post.send(master, Tag.PROPOSED, proposed)
+
     def poll(self) -> bool:
         if self._host is None:
             return False
@@ -67,7 +88,7 @@ class Searcher(Role):
         for answer in answers:
             self._answer(answer)
         if self._sign_of_life():
-            self._post.send(self._master, Tag.ALIVE, protocol.Alive())
+            self._post.send(self._post.lowest, Tag.ALIVE, protocol.Alive())
         return bool(answers) or self._ask()
 
     def filenos(self) -> Sequence[int]:
@@ -79,6 +100,10 @@ class Searcher(Role):
             self._host.close()
 
     def _begin(self, begin: protocol.Begin) -> None:
+        self._untold = {key for key, _ in begin.unfinished}
+        self._from_before = begin.ahead
+        configs = dict(begin.unfinished)
+        self._ahead = {key: configs[key] for key in begin.ahead}
         self._host = self._make_host(begin)
         self._host.send({"build": begin.spec})
         if begin.finished or begin.unfinished:
@@ -88,7 +113,15 @@ class Searcher(Role):
 
     def _news(self, news: protocol.News) -> None:
         if self._supply is None:
-            self._supply = Supply(news.n_wanted)
+            self._supply = Supply(news.n_wanted, self._from_before)
+        for key in news.started:
+            self._ahead.pop(key, None)
+        for key in news.dropped:
+            self._ahead.pop(key, None)
+            self._untold.discard(key)
+        self._untold.difference_update(key for key, _ in news.told)
+        while self._unrecorded and self._unrecorded[0].ask < news.n_asks:
+            self._unrecorded.popleft()
         self._supply.hear(news, time.monotonic())
         self._news_since = True
         if self._host is not None:
@@ -114,13 +147,11 @@ class Searcher(Role):
             self._proposed(answer["asked"])
         elif "ready" in answer:
             info = answer["ready"]
-            self._post.send(
-                self._master,
-                Tag.PROBLEM,
-                protocol.ProblemInfo(info["hyperparameters"], info["fingerprint"], info["size"]),
-            )
+            self._info = protocol.ProblemInfo(info["hyperparameters"], info["fingerprint"], info["size"])
+            self._post.send(self._post.lowest, Tag.PROBLEM, self._info)
         elif "refused" in answer:
-            self._post.send(self._master, Tag.NO_PROBLEM, protocol.Refused(answer["refused"]))
+            self._refused = protocol.Refused(answer["refused"])
+            self._post.send(self._post.lowest, Tag.NO_PROBLEM, self._refused)
 
     def _proposed(self, asked: dict[str, Any]) -> None:
         ask, self._asked = self._asked, None
@@ -130,16 +161,18 @@ class Searcher(Role):
         proposals = [Proposal(key, config) for key, config in asked["proposals"]]
         supply.answered(ask, [key for key, _ in proposals], asked["informed"], asked["seconds"])
         self._news_since = True
-        self._post.send(
-            self._master,
-            Tag.PROPOSED,
-            protocol.Proposed(
-                asked["ask"],
-                asked["told"],
-                asked["pending"],
-                proposals,
-                ask.replacing,
-                exhausted=len(proposals) < ask.n,
-                seconds=asked["seconds"],
-            ),
+        proposed = protocol.Proposed(
+            asked["ask"],
+            asked["told"],
+            asked["pending"],
+            proposals,
+            ask.replacing,
+            exhausted=len(proposals) < ask.n,
+            seconds=asked["seconds"],
         )
+        for key in ask.replacing:
+            self._ahead.pop(key, None)
+        self._ahead.update(proposals)
+        self._untold.update(key for key, _ in proposals)
+        self._unrecorded.append(proposed)
+        self._post.send(self._post.lowest, Tag.PROPOSED, proposed)

@@ -46,13 +46,16 @@ class Supply:
     ----------
     n_wanted : int
         Trials that the budget still allows.
+    ahead : iterable of int
+        Keys that are ahead already.
     """
 
-    def __init__(self, n_wanted: int) -> None:
+    def __init__(self, n_wanted: int, ahead: Iterable[int] = ()) -> None:
         self.n_evaluators = 1
         self.n_wanted = n_wanted
         self.exhausted = False
-        self._ahead: dict[int, bool] = {}  # key -> whether newer knowledge would change it
+        # key -> whether newer knowledge would change it
+        self._ahead: dict[int, bool] = dict.fromkeys(ahead, False)
         self._told = 0
         self._told_at_ask = 0
         self._ask_seconds = FIRST_ASK

@@ -14,6 +14,7 @@ from dhmpi import platform
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = {"openmpi": ROOT / ".venv/bin/python", "mpich": ROOT / ".venv-mpich/bin/python"}
 MARK = "DHMPI_TEST_LAUNCH"
+RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 
 
 @dataclass
@@ -63,6 +64,18 @@ class Launch:
 
     def processes(self):
         return platform.marked_processes(MARK, self.mark)
+
+    def rank(self, rank):
+        """Return the process id of a rank, None if there is none."""
+        for pid in self.processes():
+            try:
+                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"-m" in command[:2] and any(f"{name}={rank}".encode() in environment for name in RANKS):
+                return pid
+        return None
 
     def kill(self):
         """Kill -9 everything at once."""
