@@ -11,7 +11,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench venv clean
+.PHONY: help demo test test-fast lint format bench bench-faults venv clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -37,6 +37,9 @@ format: .venv/test  ## put the code into its format
 
 bench: .venv/bench  ## measure speed, memory and utilisation beside other tools
 	.venv/bin/python -m benchmarks
+
+bench-faults: .venv/bench .venv-mpich/base  ## kill ranks and hosts hundreds of times, and count what survives (2 hours)
+	.venv/bin/python -m benchmarks.faults
 
 venv: .venv/test .venv/bench .venv/tensorflow .venv-mpich/test  ## install what all targets need, TensorFlow too
 

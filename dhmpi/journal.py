@@ -107,13 +107,15 @@ class History:
     finished : dict of int to (Outcome, Trial)
         Finished trials by id, in the order of their end.
     unfinished : dict of int to Trial
-        Trials that were started and have no outcome.
+        Trials that were started and have no outcome, in the order in which they were last given out.
     holders : dict of int to list of int
         For each unfinished trial the ranks that it was given to, in the last launch; none if it was given back.
     losses : dict of int to list of Loss
         For each unfinished trial the evaluators that were lost while they ran it, in the last launch.
     n_asks : int
         Asks of the search so far, in all launches.
+    exhausted : bool
+        Whether the last answer of the search, in the last launch, was that the space holds no other configuration.
     last_stop : str
         Why the last launch stopped, empty if it did not say.
     ended : bool
@@ -134,6 +136,7 @@ class History:
     holders: dict[int, list[int]] = field(default_factory=dict)
     losses: dict[int, list[Loss]] = field(default_factory=dict)
     n_asks: int = 0
+    exhausted: bool = False
     last_stop: str = ""
     ended: bool = False
     n_killed: int = 0
@@ -159,6 +162,7 @@ class History:
             id_ = event["trial"]
             trial = self.unfinished.pop(id_, None)
             if trial is not None:  # otherwise a second answer: the first counts
+                self.n_retried -= event["status"] == Status.LOST  # its last loss was one too many
                 self.finished[id_] = (_outcome(event), trial)
                 self.holders.pop(id_, None)
                 self.losses.pop(id_, None)
@@ -166,24 +170,33 @@ class History:
             self._lost(event)
         elif kind in ("returned", "cancelled"):
             self._given_up(event)
+        elif kind == "kept":
+            if event["trial"] in self.unfinished:
+                self.holders[event["trial"]] = [event["rank"]]
         elif kind == "asked":
             self.n_asks = max(self.n_asks, event["ask"] + 1)
+            self.exhausted = event.get("exhausted", False)
         elif kind == "launch":
             if not self.headers or self.headers[-1]["launch"] != event["launch"]:
-                self.holders, self.losses, self.presence = {}, {}, {}
-                self.n_killed = self.n_retried = 0
+                self._begin_launch()
             self.headers.append(event)
-            self.last_stop, self.ended = "", False
         elif kind == "stopping":
             self.last_stop = event["reason"]
         elif kind == "ended":
             self.ended = True
         elif kind == "joined":
-            self.presence.setdefault(event["rank"], [event["t"]])
+            self.presence.setdefault(event["rank"], [event["t"]])[1:] = []
         elif kind == "left":
             self.presence.setdefault(event["rank"], [event["t"]])[1:] = [event["t"]]
         elif kind == "chaos":
             self.n_killed += 1
+
+    def _begin_launch(self) -> None:
+        self.holders, self.losses, self.presence = {}, {}, {}
+        self.n_killed = self.n_retried = 0
+        self.last_stop, self.ended, self.exhausted = "", False, False
+        for id_, trial in self.unfinished.items():
+            self.unfinished[id_] = trial._replace(attempt=trial.attempt + 1)
 
     def _placed(self, event: dict[str, Any]) -> None:
         id_ = event["trial"]
@@ -192,6 +205,7 @@ class History:
         if event.get("copy"):
             self.holders.setdefault(id_, []).append(event["rank"])
             return
+        self.unfinished.pop(id_, None)  # the order is that of a queue
         self.unfinished[id_] = Trial(id_, event["key"], event["config"], event["attempt"])
         self.holders[id_] = [event["rank"]]
 

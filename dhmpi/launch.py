@@ -15,16 +15,23 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dhmpi import restarts
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError
 from dhmpi.mpi.environment import TERMINAL_VARIABLE
+from dhmpi.restarts import Attempt, reachable, without_hosts
+from dhmpi.rundirectory import default_path
 
 PROGRAMS = ("ambs",)
 LOOK_SECONDS = 20.0
+ASK_EVERY = 10.0
+"""Seconds between questions whether the search has ended, where a host may have been lost."""
+PATIENCE = 2
+"""Questions that a launcher may survive the end of its search."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,12 @@ class Launcher:
                 words += ["--with-ft", "ulfm"]
             words += ["--oversubscribe"]
         return [*words, "-n", str(n)]
+
+    def host_words(self, counts: Mapping[str, int]) -> list[str]:
+        """Return the options that place so many ranks on each host."""
+        if self.flavour == "openmpi":
+            return ["--host", ",".join(f"{host}:{n}" for host, n in counts.items())]
+        return ["-hosts", ",".join(f"{host}:{n}" for host, n in counts.items())]
 
     def environment(self) -> dict[str, str]:
         """Return the variables that the launcher wants besides the user's own."""
@@ -147,6 +160,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-ft", action="store_true", help="without fault tolerance, also where the launcher knows it"
     )
+    parser.add_argument(
+        "--restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="if the whole job dies, resume the run up to N times while time is left, without hosts that do not answer",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the command and do nothing")
     parser.add_argument("program", choices=PROGRAMS, help="what to start; its own options follow")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -159,39 +179,94 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.ranks < 1:
             raise OptionError(f"-n must be >= 1, got {options.ranks}")
+        if options.restarts < 0:
+            raise OptionError(f"--restarts must be >= 0, got {options.restarts}")
         # What is wrong with the options is said here, before any rank starts.
-        importlib.import_module(f"dhmpi.{options.program}").PROGRAM.parse(options.arguments)
+        search = importlib.import_module(f"dhmpi.{options.program}").PROGRAM.parse(options.arguments)
         launcher = find(options.mpiexec)
     except DhmpiError as error:
         print(f"dhmpi.launch: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    command = [
-        *launcher.command(options.ranks, not options.no_ft),
-        *shlex.split(options.mpiexec_args),
-        sys.executable,
-        "-m",
-        f"dhmpi.{options.program}",
-        *options.arguments,
-    ]
+    words = list(options.arguments)
+    if options.restarts and search.log_dir is None:  # all launches have the same one
+        words += ["--log-dir", str(default_path(search.workflow, search.name).absolute())]
+    first = Attempt(options.ranks, shlex.split(options.mpiexec_args), words)
+
+    def command(attempt: Attempt) -> list[str]:
+        return [
+            *launcher.command(attempt.n, not options.no_ft),
+            *attempt.launcher_words,
+            *(sys.executable, "-m", f"dhmpi.{options.program}"),
+            *attempt.words,
+        ]
+
     if options.dry_run:
-        print(shlex.join(command))
+        print(shlex.join(command(first)))
         return 0
-    return _run(command, {**os.environ, **launcher.environment(), TERMINAL_VARIABLE: str(int(sys.stdout.isatty()))})
+    environment = {**os.environ, **launcher.environment(), TERMINAL_VARIABLE: str(int(sys.stdout.isatty()))}
+    job = _Job(environment)
+    if not options.restarts:
+        return job.run(command(first))
+
+    def probe(hosts: Sequence[str]) -> list[str]:
+        elsewhere = without_hosts(first.launcher_words)
+        commands = {
+            host: [*launcher.command(1, False), *elsewhere, *launcher.host_words({host: 1}), "true"] for host in hosts
+        }
+        return reachable(commands, environment)
+
+    return restarts.run(
+        first,
+        Path(search.log_dir or words[-1]),
+        options.restarts,
+        search.time_limit,
+        lambda attempt, ended: job.run(command(attempt), ended),
+        probe,
+        None if launcher.flavour == "other" else launcher.host_words,
+        lambda: job.interrupted,
+    )
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run the launcher, pass signals on to it, and return its exit code as a shell would."""
-    process = subprocess.Popen(command, env=environment)
+class _Job:
+    """A launcher that runs, and signals that are passed on to it."""
 
-    def forward(number: int, frame: Any) -> None:
-        if process.poll() is None:
-            process.send_signal(number)
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self.interrupted = False
+        """Whether somebody has asked for an end."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._forward)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the launcher too
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, forward)
-    code = process.wait()
-    return 128 - code if code < 0 else code
+    def run(self, command: Sequence[str], ended: Callable[[], bool] | None = None) -> int:
+        """Run the launcher; return its exit code as a shell would.
+
+        Parameters
+        ----------
+        ended : callable, optional
+            Whether what was launched has done its work; asked now and then.  A launcher that goes on long after that
+            is killed, and the exit code is 0.
+        """
+        process = self._process = subprocess.Popen(command, env=self._environment)
+        n_ended = 0
+        while True:
+            try:
+                code = process.wait(None if ended is None else ASK_EVERY)
+            except subprocess.TimeoutExpired:
+                n_ended += ended is not None and ended()
+                if n_ended <= PATIENCE:
+                    continue
+                print("dhmpi.launch: the search has ended and the launcher has not: it is killed", flush=True)
+                process.kill()
+                process.wait()
+                return 0
+            return 128 - code if code < 0 else code
+
+    def _forward(self, number: int, frame: Any) -> None:
+        self.interrupted = True
+        # A terminal sends SIGINT to the launcher too.
+        if number != signal.SIGINT and self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
 
 
 if __name__ == "__main__":

@@ -252,19 +252,27 @@ def finish(world: World, code: int) -> int:
     return code
 
 
+def started() -> bool:
+    """Return whether this process has initialised MPI, and not finalised it."""
+    if "mpi4py.MPI" not in sys.modules:
+        return False
+    from mpi4py import MPI
+
+    return bool(MPI.Is_initialized() and not MPI.Is_finalized())
+
+
 def abort(code: int) -> NoReturn:
     """End this rank at once, and with it the whole job, unless the launcher lets the other ranks live.
 
     With ULFM an abort would end this rank only, and aborts of several ranks at a time now and then leave Open MPI
     5.0.11's launcher waiting for ever (measured: one job in ten); ranks that just leave end it with their exit code.
     """
-    if "mpi4py.MPI" in sys.modules and not fault_tolerant():
+    if started() and not fault_tolerant():
         from mpi4py import MPI
 
         sys.stdout.flush()
         sys.stderr.flush()
-        if MPI.Is_initialized() and not MPI.Is_finalized():
-            MPI.COMM_WORLD.Abort(code)
+        MPI.COMM_WORLD.Abort(code)
     leave(code)
 
 

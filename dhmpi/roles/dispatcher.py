@@ -48,14 +48,18 @@ class _Evaluator:
     silent: bool = False
     retired: bool = False
     """It gets nothing new."""
+    barred: bool = False
+    """Its host is left out."""
     awaited: bool = False
     """An earlier master gave it trials, and it has not said yet which of them it has."""
     recalled: bool = False
+    leaving: set[int] = field(default_factory=set)
+    """Trials that it was told to leave to others, and has not answered for."""
 
     @property
     def usable(self) -> bool:
         """Whether it may get trials."""
-        return not (self.silent or self.retired or self.awaited)
+        return not (self.silent or self.retired or self.barred or self.awaited)
 
 
 @dataclass
@@ -108,6 +112,8 @@ class Dispatcher:
         self.silence = silence
         self.stopping: str | None = None
         self.exhausted = False
+        self._cancelling = False
+        self._was_exhausted = False  # by the time an earlier master died; there may be trials ahead all the same
         self.n_started = 0
         self.n_retried = 0
         self._ahead: deque[tuple[int, Config]] = deque()
@@ -128,6 +134,7 @@ class Dispatcher:
         self._median_duration: float | None = None
         self._recent: OrderedDict[int, Config] = OrderedDict()  # key -> configuration of those started last
         self._work: dict[int, _Orders] = {}
+        self._before: list[tuple[int, _Orders]] = []  # to be sent before `_work`
         self._events: list[dict[str, Any]] = []
         self._outcomes: list[tuple[Outcome, Trial]] = []
         self._told: list[tuple[int, float | None]] = []
@@ -185,9 +192,9 @@ class Dispatcher:
         """Return the messages for evaluators that have collected, and forget them."""
         work = [
             (rank, Work(orders.trials, orders.acknowledged, orders.recalled, orders.cancelled))
-            for rank, orders in self._work.items()
+            for rank, orders in (*self._before, *self._work.items())
         ]
-        self._work = {}
+        self._before, self._work = [], {}
         return work
 
     def take_events(self) -> list[dict[str, Any]]:
@@ -233,10 +240,11 @@ class Dispatcher:
         for outcome, trial in finished:
             self.budget.record(outcome, trial.config)
             self.n_started = max(self.n_started, trial.id + 1)
+        again: list[Trial] = []
         for trial in unfinished:
             self.n_started = max(self.n_started, trial.id + 1)
-            if self.budget.n_finished + len(self._waiting) < self.limits.max_evals:  # it may be smaller than before
-                self._waiting.append(trial._replace(attempt=trial.attempt + 1))
+            again.append(trial._replace(attempt=trial.attempt + 1))
+        self._wait(again)
         self._check_budget(0.0)
 
     def inherit(self, history: History, hosts: Sequence[str], now: float) -> None:
@@ -249,40 +257,49 @@ class Dispatcher:
             self.n_started = max(self.n_started, trial.id + 1)
         self._losses = {id_: list(losses) for id_, losses in history.losses.items()}
         self.n_asks = history.n_asks
+        self._was_exhausted = history.exhausted
         for trial in history.unfinished.values():
             self.n_started = max(self.n_started, trial.id + 1)
-            holders = history.holders.get(trial.id, [])
+            holders = history.holders.get(trial.id)
+            if not holders:
+                continue
             for rank in holders:
                 evaluator = self._evaluators.setdefault(
                     rank, _Evaluator(hosts[rank], seen=now, since=now, awaited=True)
                 )
                 evaluator.queue.append(trial.id)
-            if not holders:
-                self._waiting.append(trial)
-                continue
             self._open[trial.id], self._holder[trial.id] = trial, holders[0]
             if len(holders) > 1:
                 self._copy[trial.id] = holders[1]
+        self._wait(trial for trial in history.unfinished.values() if trial.id not in self._open)
         self._check_budget(now)
 
     def holds(self, rank: int, host: str, ids: Iterable[int], now: float) -> None:
         """Take in what an evaluator of an earlier master has; what else it was given never arrived."""
-        held = set(ids)
         evaluator = self._evaluators.get(rank)
         if evaluator is None:
-            self.join(rank, host, now)
-            evaluator = self._evaluators[rank]
-        else:
-            self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
+            evaluator = self._evaluators[rank] = _Evaluator(
+                host, seen=now, since=now, barred=self._quarantined(host), awaited=True
+            )
+        self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
+        if not evaluator.awaited:
+            return  # what it has is from this master, or on its way
+        if evaluator.silent:
+            self._events.append({"e": "heard", "t": now, "rank": rank})
+            evaluator.queue.clear()  # all that was taken back
+        held = list(ids)
         missing = [id_ for id_ in evaluator.queue if id_ not in held]
-        self._orders(rank).cancelled += held.difference(evaluator.queue)
-        self._change(rank, evaluator, awaited=False)
-        self.returned(rank, missing, now)
+        evaluator.queue = self._kept(rank, held, now, evaluator.queue)
+        for id_ in missing:
+            self._give_back(rank, id_, now)
+        evaluator.seen = now
+        self._change(rank, evaluator, silent=False, awaited=False)
+        self._assign(now)
+        self._check_exhausted(now)
 
     def join(self, rank: int, host: str, now: float) -> None:
         """Take in an evaluator that is ready for work."""
-        quarantined = host in self._hosts and self._hosts[host].quarantined
-        evaluator = self._evaluators[rank] = _Evaluator(host, seen=now, since=now, retired=quarantined)
+        evaluator = self._evaluators[rank] = _Evaluator(host, seen=now, since=now, barred=self._quarantined(host))
         self._n_usable += evaluator.usable
         self._rest(rank, evaluator)
         self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
@@ -292,6 +309,7 @@ class Dispatcher:
         """Give an evaluator nothing new."""
         if rank in self._evaluators:
             self._change(rank, self._evaluators[rank], retired=True)
+            self._readmit(now)
 
     def enlist(self, rank: int, now: float) -> None:
         """Give a retired evaluator work again."""
@@ -313,9 +331,12 @@ class Dispatcher:
         self._change(rank, evaluator, retired=True)
         del self._evaluators[rank]
         self._work.pop(rank, None)
+        self._before = [(to, orders) for to, orders in self._before if to != rank]
         self._events.append({"e": "left", "t": now, "rank": rank, "reason": reason})
         self._take_back(rank, evaluator, now, reason, died)
+        self._readmit(now)
         self._assign(now)
+        self._check_exhausted(now)
 
     def propose(self, proposed: Proposed, now: float) -> None:
         """Put proposals ahead, in the place of those they replace."""
@@ -330,6 +351,7 @@ class Dispatcher:
                 "pending": ranges(proposed.pending),
                 "replacing": ranges(proposed.replacing),
                 "seconds": round(proposed.seconds, 4),
+                "exhausted": proposed.exhausted,
             }
         )
         proposals: Iterable[tuple[int, Config]] = proposed.proposals
@@ -351,7 +373,9 @@ class Dispatcher:
     def put_ahead(self, proposals: Iterable[tuple[int, Config]], now: float) -> None:
         """Take over what was ahead at an earlier master."""
         self._ahead.extend(proposals)
+        self.exhausted = self._was_exhausted
         self._assign(now)
+        self._check_exhausted(now)
 
     def report(self, rank: int, outcomes: Sequence[Outcome], now: float) -> None:
         """Take outcomes from an evaluator."""
@@ -359,7 +383,12 @@ class Dispatcher:
         orders = self._orders(rank)
         for outcome in outcomes:
             orders.acknowledged.append(outcome.trial)
+            if outcome.status is Status.CANCELLED and not self._cancelling:
+                self._left(rank, evaluator, outcome.trial, now)
+                continue
             if evaluator is not None:
+                if evaluator.leaving:
+                    self._answered_late(rank, evaluator, outcome.trial)
                 self._unqueue(rank, evaluator, outcome.trial, now)
             trial = self._open.pop(outcome.trial, None)
             if trial is None:
@@ -382,14 +411,7 @@ class Dispatcher:
         for id_ in ids:
             if evaluator is not None:
                 self._unqueue(rank, evaluator, id_, now)
-            if self._holder.get(id_) == rank and (trial := self._open.pop(id_, None)):
-                del self._holder[id_]
-                self._events.append({"e": "returned", "t": now, "trial": id_, "rank": rank})
-                if not self._keep_copy(id_, trial):
-                    self._waiting.append(trial)
-            elif self._copy.get(id_) == rank:
-                del self._copy[id_]
-                self._events.append({"e": "returned", "t": now, "trial": id_, "rank": rank})
+            self._give_back(rank, id_, now)
         self._assign(now)
 
     def alive(self, rank: int, now: float) -> None:
@@ -403,7 +425,8 @@ class Dispatcher:
                 if not evaluator.silent and now - evaluator.seen > self.silence:
                     self._silence(rank, evaluator, now)
         self._assign(now)
-        if self._idle and not self._waiting and (self.n_wanted == 0 or not self._ahead):
+        self._check_exhausted(now)
+        if self._idle and (self.n_wanted == 0 or not self._ahead):
             self._recall(now)
             if self.stopping is None and (self.n_wanted == 0 or self.exhausted):
                 self._start_again_what_lasts(now)
@@ -416,8 +439,9 @@ class Dispatcher:
             self._dropped += [key for key, _ in self._ahead]
             self._ahead.clear()
         if cancel:
+            self._cancelling = True
             for rank, evaluator in self._evaluators.items():
-                self._orders(rank).cancelled += evaluator.queue
+                self._cancel(rank, evaluator.queue)
 
     # -- how -----------------------------------------------------------------------------------------------------------
 
@@ -427,9 +451,17 @@ class Dispatcher:
             orders = self._work[rank] = _Orders()
         return orders
 
+    def _cancel(self, rank: int, ids: Iterable[int]) -> None:
+        """Have an evaluator leave trials."""
+        orders = self._orders(rank)
+        if orders.trials:  # of one message it leaves first, and takes in afterwards
+            self._before.append((rank, orders))
+            orders = self._work[rank] = _Orders()
+        orders.cancelled += ids
+
     def _hear(self, rank: int, now: float) -> _Evaluator | None:
         evaluator = self._evaluators.get(rank)
-        if evaluator is not None:
+        if evaluator is not None and not evaluator.awaited:
             evaluator.seen = now
             if evaluator.silent:
                 self._welcome_back(rank, evaluator, now)
@@ -471,8 +503,37 @@ class Dispatcher:
         """Tell the evaluators that still hold a finished trial to leave it."""
         for holder in (self._holder.pop(id_), self._copy.pop(id_, None)):
             if holder is not None and holder != rank and holder in self._evaluators:
-                self._orders(holder).cancelled.append(id_)
+                self._cancel(holder, [id_])
                 self._unqueue(holder, self._evaluators[holder], id_, now)
+
+    def _give_back(self, rank: int, id_: int, now: float) -> None:
+        """Note that an evaluator has not got a trial any more, and nothing has come of it."""
+        if self._holder.get(id_) == rank and (trial := self._open.pop(id_, None)):
+            del self._holder[id_]
+            if not self._keep_copy(id_, trial):
+                self._waiting.append(trial)
+        elif self._copy.get(id_) == rank:
+            del self._copy[id_]
+        else:
+            return
+        self._events.append({"e": "returned", "t": now, "trial": id_, "rank": rank})
+
+    def _left(self, rank: int, evaluator: _Evaluator | None, id_: int, now: float) -> None:
+        """Note that an evaluator has left a trial: to others, or because an earlier master had it end everything."""
+        if evaluator is None:
+            return
+        if id_ in evaluator.leaving:
+            evaluator.leaving.discard(id_)  # it may have been given it once more since
+        else:
+            self._unqueue(rank, evaluator, id_, now)
+            self._give_back(rank, id_, now)
+
+    def _answered_late(self, rank: int, evaluator: _Evaluator, id_: int) -> None:
+        """Note that an evaluator had an outcome before it could leave a trial to others."""
+        if id_ in evaluator.leaving:
+            evaluator.leaving.discard(id_)
+            if id_ in evaluator.queue:  # it has been given it once more since
+                self._cancel(rank, [id_])
 
     def _keep_copy(self, id_: int, trial: Trial) -> bool:
         """Leave a trial to the other evaluator that runs it, if there is one."""
@@ -489,6 +550,30 @@ class Dispatcher:
                 self._waiting.remove(trial)
                 return trial
         return None
+
+    def _kept(self, rank: int, ids: Iterable[int], now: float, known: Iterable[int] = ()) -> deque[int]:
+        """Let an evaluator keep of what it has what nobody else has started, and leave the rest; return the kept."""
+        kept: deque[int] = deque()
+        evaluator = self._evaluators[rank]
+        evaluator.leaving.clear()
+        for id_ in ids:
+            if id_ in known:
+                kept.append(id_)
+            elif not self._cancelling and (trial := self._reclaim(id_)):
+                self._open[id_], self._holder[id_] = trial, rank
+                self._events.append({"e": "kept", "t": now, "trial": id_, "rank": rank})
+                kept.append(id_)
+            else:
+                evaluator.leaving.add(id_)
+        if evaluator.leaving:
+            self._cancel(rank, evaluator.leaving)
+        return kept
+
+    def _wait(self, trials: Iterable[Trial]) -> None:
+        """Have trials of an earlier master tried again; the budget may be smaller than it was before."""
+        for trial in trials:
+            if self.budget.n_finished + len(self._open) + len(self._waiting) < self.limits.max_evals:
+                self._waiting.append(trial)
 
     def _finish(self, outcome: Outcome, trial: Trial, now: float) -> None:
         self._losses.pop(trial.id, None)
@@ -599,6 +684,8 @@ class Dispatcher:
 
     def _count(self, outcome: Outcome, now: float) -> None:
         """Note what came from a host."""
+        if outcome.status is Status.LOST:
+            return  # its losses are counted
         host = self._hosts.get(outcome.host)
         if host is None:
             host = self._hosts[outcome.host] = _Host()
@@ -632,8 +719,23 @@ class Dispatcher:
         )
         for rank, evaluator in self._evaluators.items():
             if evaluator.host == name:
-                self._change(rank, evaluator, retired=True)
+                self._change(rank, evaluator, barred=True)
                 self._orders(rank).recalled += list(evaluator.queue)[1:]
+
+    def _quarantined(self, name: str) -> bool:
+        return name in self._hosts and self._hosts[name].quarantined
+
+    def _readmit(self, now: float) -> None:
+        """Give hosts that were left out trials again when there is nobody else."""
+        if self._n_usable or not any(evaluator.barred for evaluator in self._evaluators.values()):
+            return
+        for name, host in self._hosts.items():
+            if host.quarantined:
+                host.quarantined = False
+                self._events.append({"e": "readmitted", "t": now, "host": name})
+                self._remarks.append(f"host {name} gets trials again: there is no other")
+        for rank, evaluator in self._evaluators.items():
+            self._change(rank, evaluator, barred=False)
 
     def _check_slow(self, name: str, host: _Host) -> None:
         others = [other for name_, other in self._hosts.items() if name_ != name]
@@ -683,25 +785,18 @@ class Dispatcher:
                 self._orders(rank).recalled += list(evaluator.queue)[1:]
 
     def _silence(self, rank: int, evaluator: _Evaluator, now: float) -> None:
-        self._change(rank, evaluator, silent=True, awaited=False)
+        self._change(rank, evaluator, silent=True)
         seconds = now - evaluator.seen
         self._events.append({"e": "silent", "t": now, "rank": rank, "seconds": round(seconds, 1)})
         reason = f"rank {rank} on {evaluator.host} was silent for {seconds:.0f} s"
         self._remarks.append(f"{reason}: its trials go elsewhere")
         self._take_back(rank, evaluator, now, reason, died=False)
+        self._readmit(now)
 
     def _welcome_back(self, rank: int, evaluator: _Evaluator, now: float) -> None:
         """Let a rank that was silent keep what nobody else has started, and leave the rest."""
         self._events.append({"e": "heard", "t": now, "rank": rank})
-        kept: deque[int] = deque()
-        for id_ in evaluator.queue:
-            trial = self._reclaim(id_)
-            if trial is not None:
-                self._open[id_], self._holder[id_] = trial, rank
-                kept.append(id_)
-            else:
-                self._orders(rank).cancelled.append(id_)
-        evaluator.queue = kept
+        evaluator.queue = self._kept(rank, evaluator.queue, now)
         evaluator.since = now
         self._change(rank, evaluator, silent=False)
 
@@ -715,6 +810,7 @@ class Dispatcher:
             if ran:
                 self._losses.setdefault(id_, []).append(Loss(evaluator.host, died))
                 if died:
+                    self._hosts.setdefault(evaluator.host, _Host()).n += 1
                     self._crashed(evaluator.host, now)
             self._events.append(
                 {
@@ -741,7 +837,7 @@ class Dispatcher:
                 self._finish(lost, trial, now)
                 self._check_budget(now)
                 continue
-            self.n_retried += 1
+            self.n_retried += ran
             self._waiting.append(trial._replace(attempt=trial.attempt + ran))
 
     def _given_up(self, id_: int) -> str:

@@ -22,7 +22,7 @@ from dhmpi import platform
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError
 from dhmpi.evaluate.process import Keeper
 from dhmpi.mpi import layout, protocol, world
-from dhmpi.mpi.environment import launcher_rank
+from dhmpi.mpi.environment import fault_tolerant, launcher_rank
 from dhmpi.mpi.post import RankLostError
 from dhmpi.options import SearchOptions, parse
 from dhmpi.roles.role import Crew, DeclaredDeadError, OtherRankBrokenError, Role, Spare, serve
@@ -139,7 +139,7 @@ class _Rank:
             if here.rank != here.master:
                 raise  # only the master has words for the user
             print(f"{self.program.module}: error: {error}", file=sys.stderr, flush=True)
-            code = max(role.fail() for role in crew.roles) if crew.roles else EXIT_BAD_INPUT
+            code = max((role.fail() for role in crew.roles), default=0) or EXIT_BAD_INPUT
             here.tell_everybody(protocol.Tag.STOP, protocol.Stop(str(error)))
         for role in crew.roles:
             role.close()
@@ -295,6 +295,8 @@ def _refuse_early(program: Program, error: DhmpiError) -> int:
         print(f"{program.module}: error: {error}", file=sys.stderr, flush=True)
     else:
         time.sleep(OTHERS_WAIT)
+    if world.started() and fault_tolerant():
+        world.leave(EXIT_BAD_INPUT)  # to finalise MPI, ranks would wait for each other
     return EXIT_BAD_INPUT
 
 

@@ -1,0 +1,115 @@
+"""Several hosts on one machine: network and UTS namespaces on a bridge, and a stand-in for ssh that enters them.
+
+Needs root and iproute2.  Open MPI's launcher starts its daemons through the stand-in, so that ranks carry the names of
+their hosts, talk through TCP, and lose a host when it is killed or cut off.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from dhmpi import platform
+
+SECONDS = 20.0
+NETWORK = "10.78.0"
+ETC_HOSTS = Path("/etc/hosts")
+
+
+def possible() -> bool:
+    """Return whether hosts can be made here."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare"))):
+        return False
+    tried = subprocess.run(["ip", "netns", "add", "dhmpi-try"], capture_output=True, timeout=SECONDS, check=False)
+    if tried.returncode == 0:
+        _ip("netns", "del", "dhmpi-try")
+    return tried.returncode == 0
+
+
+class Hosts:
+    """Hosts of this machine, as a context.
+
+    Parameters
+    ----------
+    n : int
+
+    Attributes
+    ----------
+    names : list of str
+    """
+
+    def __init__(self, n: int) -> None:
+        self.names = [f"dhmpi{i + 1}" for i in range(n)]
+        self._scratch = Path(tempfile.mkdtemp())
+        self._agent = self._scratch / "enter"
+        self._etc_hosts = ETC_HOSTS.read_text()
+
+    def __enter__(self) -> Hosts:
+        self._agent.write_text(
+            '#!/bin/sh\nhost=$1\nshift\nexec ip netns exec "$host" unshare --uts bash -c "hostname $host; $*"\n'
+        )
+        self._agent.chmod(0o755)
+        _ip("link", "add", "dhmpi0", "type", "bridge")
+        _ip("addr", "add", f"{NETWORK}.254/24", "dev", "dhmpi0")
+        _ip("link", "set", "dhmpi0", "up")
+        lines = []
+        for i, name in enumerate(self.names, start=1):
+            _ip("netns", "add", name)
+            _ip("link", "add", f"dhmpi-v{i}", "type", "veth", "peer", "name", "eth0", "netns", name)
+            _ip("link", "set", f"dhmpi-v{i}", "master", "dhmpi0")
+            _ip("link", "set", f"dhmpi-v{i}", "up")
+            _ip("-n", name, "addr", "add", f"{NETWORK}.{i}/24", "dev", "eth0")
+            _ip("-n", name, "link", "set", "eth0", "up")
+            _ip("-n", name, "link", "set", "lo", "up")
+            lines.append(f"{NETWORK}.{i} {name}\n")
+        ETC_HOSTS.write_text(self._etc_hosts.rstrip("\n") + "\n" + "".join(lines))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for i in range(len(self.names)):
+            platform.kill(self.processes(i))
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=SECONDS, check=False)
+        subprocess.run(["ip", "link", "del", "dhmpi0"], capture_output=True, timeout=SECONDS, check=False)
+        ETC_HOSTS.write_text(self._etc_hosts)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def command(self, host: int, words: Sequence[str], prefix: Path) -> list[str]:
+        """Return the command that runs another one on a host, with the programs of a virtual environment."""
+        path = f"PATH={shlex.quote(f'{prefix}/bin')}:$PATH"
+        return [
+            str(self._agent),
+            self.names[host],
+            f"cd {shlex.quote(str(Path.cwd()))}; {path} exec {shlex.join(words)}",
+        ]
+
+    def launcher_options(self, n: int, prefix: Path) -> str:
+        """Return the options with which Open MPI's mpiexec starts `n` ranks on each host, in turns."""
+        hosts = ",".join(f"{name}:{n}" for name in self.names)
+        return (
+            f"--prtemca plm_ssh_agent {self._agent} --prtemca plm_ssh_no_tree_spawn 1 --prefix {prefix} "
+            f"--host {hosts} --map-by node"
+        )
+
+    def processes(self, host: int) -> list[int]:
+        """Return all processes of a host."""
+        found = subprocess.run(
+            ["ip", "netns", "pids", self.names[host]], capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+    def cut(self, host: int) -> None:
+        """Take a host off the network."""
+        _ip("-n", self.names[host], "link", "set", "eth0", "down")
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=SECONDS)
