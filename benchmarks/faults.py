@@ -156,9 +156,6 @@ def report(title: str, results: Sequence[Result]) -> None:
         f"{max(pauses):.2f}" if pauses else "-",
     )
     console.print(table)
-    for number, result in enumerate(results):
-        if not result.complete:
-            console.print(f"run {number}: exit code {result.code}\n{result.detail}", markup=False, highlight=False)
 
 
 def repeat(n: int, once: Callable[[int, Path], Result]) -> list[Result]:
@@ -167,7 +164,8 @@ def repeat(n: int, once: Callable[[int, Path], Result]) -> list[Result]:
         with tempfile.TemporaryDirectory() as scratch:
             results.append(once(seed, Path(scratch) / "run"))
         if not results[-1].complete:
-            console.print(f"run {seed} is not complete", highlight=False)
+            said = f"run {seed} is not complete, exit code {results[-1].code}\n{results[-1].detail}"
+            console.print(said, markup=False, highlight=False)
     return results
 
 

@@ -14,8 +14,8 @@ LAYERS = (
     ("mpi.layout", "mpi.protocol", "mpi.wait", "options"),
     ("search", "evaluate", "mpi"),
     ("roles",),
-    ("launch", "check"),
-    ("ambs",),
+    ("launch", "restarts", "check", "rerun"),
+    ("ambs", "replay"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)
 
@@ -89,7 +89,7 @@ def test_searches_and_evaluations_know_no_mpi(package):
         assert not any(name.startswith(("mpi4py", "dhmpi.mpi")) for name in imports(path)), path
 
 
-@pytest.mark.parametrize("module", ["ambs", "launch", "check"])
+@pytest.mark.parametrize("module", ["ambs", "launch", "check", "replay", "rerun"])
 def test_help_imports_nothing_heavy(module):
     script = (
         "import runpy, sys\nsys.argv = ['x', '--help']\n"

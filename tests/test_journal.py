@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dhmpi import journal
 from dhmpi.errors import RunDirectoryError
 from dhmpi.roles.dispatcher import finished_event
-from dhmpi.trials import Outcome, Status, Trial
+from dhmpi.trials import Loss, Outcome, Status, Trial
 
 CONFIG = {"x": 0.1, "name": "ü, \n", "n": 3, "flag": True}
 
@@ -151,6 +151,151 @@ def test_a_full_disk_is_an_error(monkeypatch, tmp_path):
 
         with pytest.raises(RunDirectoryError, match="No space left"):
             written.write([placed(0)])
+
+
+def launch(number=0, epoch=0, t=0.0):
+    return {"e": "launch", "launch": number, "epoch": epoch, "t": t}
+
+
+def given_to(rank, id_=0, attempt=0, **more):
+    return {**placed(id_, attempt), "rank": rank, **more}
+
+
+def lost(rank, id_=0, ran=True, died=True, host="host"):
+    return {"e": "lost", "t": 1.5, "trial": id_, "rank": rank, "host": host, "ran": ran, "died": died, "reason": "no"}
+
+
+def happened(kind, rank, t=1.5, id_=0):
+    return {"e": kind, "t": t, "rank": rank, "trial": id_}
+
+
+def history(*events):
+    result = journal.History()
+    for event in events:
+        result.apply(event)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("events", "holders"),
+    [
+        ([given_to(1)], [1]),
+        ([given_to(1), given_to(2, copy=True)], [1, 2]),
+        ([given_to(1), given_to(2, copy=True), lost(1)], [2]),
+        ([given_to(1), given_to(2, copy=True), happened("returned", 2)], [1]),
+        ([given_to(1), happened("returned", 1)], []),
+        ([given_to(1), happened("cancelled", 1)], []),
+        ([given_to(1), lost(1)], []),
+        ([given_to(1), lost(1), given_to(2, attempt=1)], [2]),
+        ([given_to(1), lost(1), happened("kept", 1)], [1]),
+        ([given_to(1), lost(1), given_to(2, attempt=1), happened("returned", 1)], [2]),
+        ([given_to(1), launch(0, 1)], [1]),
+        ([given_to(1), launch(1)], []),
+        ([given_to(1), finished(0), happened("kept", 1)], []),
+        ([given_to(1), finished(0), given_to(2, copy=True)], []),
+    ],
+)
+def test_holders_are_the_ranks_that_a_trial_was_given_to(events, holders):
+    assert history(launch(), *events).holders.get(0, []) == holders
+
+
+def test_unfinished_trials_have_the_order_in_which_they_were_last_given_out():
+    h = history(launch(), given_to(1, 0), given_to(2, 1), lost(1, 0), given_to(2, 0, 1))
+
+    assert list(h.unfinished) == [1, 0]
+
+
+def test_losses_are_those_of_evaluators_that_ran_the_trial():
+    h = history(
+        launch(),
+        given_to(1),
+        lost(1, ran=False),
+        given_to(2),
+        lost(2, host="a"),
+        given_to(3, attempt=1),
+        lost(3, died=False),
+    )
+
+    assert h.losses == {0: [Loss("a", True), Loss("host", False)]}
+    assert h.unfinished[0].attempt == 2
+    assert h.n_retried == 2
+
+
+def test_a_loss_that_somebody_else_outlives_is_no_retry():
+    h = history(launch(), given_to(1), given_to(2, copy=True), lost(1))
+
+    assert h.losses == {0: [Loss("host", True)]}
+    assert (h.n_retried, h.unfinished[0].attempt) == (0, 0)
+
+
+def test_a_loss_of_a_rank_that_has_not_got_the_trial_does_not_count():
+    h = history(launch(), given_to(1), lost(2))
+
+    assert (h.losses, h.n_retried, h.holders) == ({}, 0, {0: [1]})
+
+
+def test_a_trial_that_was_given_up_was_not_tried_again():
+    given_up = {**finished(0, None), "status": "lost"}
+
+    h = history(launch(), given_to(1), lost(1), given_to(2, attempt=1), lost(2), given_up)
+
+    assert (h.n_retried, h.losses) == (1, {})
+
+
+def test_losses_and_counts_are_those_of_a_launch_whoever_is_its_master():
+    events = [given_to(1), lost(1), happened("chaos", 1)]
+    heirs, resumed = history(launch(), *events, launch(0, 1)), history(launch(), *events, launch(1))
+
+    assert (heirs.losses, heirs.n_killed, heirs.n_retried) == ({0: [Loss("host", True)]}, 1, 1)
+    assert (resumed.losses, resumed.n_killed, resumed.n_retried) == ({}, 0, 0)
+
+
+def test_a_trial_of_an_earlier_launch_is_another_attempt():
+    assert history(launch(), given_to(1), launch(1)).unfinished[0].attempt == 1
+    assert history(launch(), given_to(1), launch(0, 1)).unfinished[0].attempt == 0
+
+
+def test_presence_is_when_evaluators_joined_and_left():
+    h = history(
+        launch(),
+        *(happened("joined", rank, 1.0) for rank in (1, 2, 3)),
+        happened("left", 1, 4.0),
+        launch(0, 1),
+        happened("joined", 2, 5.0),
+        happened("left", 3, 6.0),
+        happened("joined", 3, 7.0),
+    )
+
+    assert h.presence == {1: [1.0, 4.0], 2: [1.0], 3: [1.0]}
+    h.apply(launch(1))
+    assert h.presence == {}
+
+
+def test_why_a_launch_stopped_is_known_to_all_its_masters():
+    events = [launch(), {"e": "stopping", "t": 1.0, "reason": "a signal"}, {"e": "ended", "t": 2.0}]
+
+    heirs, resumed = history(*events, launch(0, 1)), history(*events, launch(1))
+
+    assert (heirs.last_stop, heirs.ended) == ("a signal", True)
+    assert (resumed.last_stop, resumed.ended) == ("", False)
+
+
+def test_an_exhausted_space_is_known_to_all_masters_of_a_launch():
+    asked = {"e": "asked", "t": 1.0, "ask": 4, "exhausted": True}
+
+    h = history(launch(), asked, launch(0, 1))
+    assert (h.exhausted, h.n_asks) == (True, 5)
+    assert not history(launch(), asked, {**asked, "ask": 5, "exhausted": False}).exhausted
+    h.apply(launch(1))
+
+    assert (h.exhausted, h.n_asks) == (False, 5)
+
+
+def test_a_launch_began_with_its_first_master():
+    h = history(launch(0, 0, 1.0), launch(1, 0, 20.0), launch(1, 2, 30.0), launch(1, 5, 40.0))
+
+    assert h.began == 20.0
+    assert h.n_launches == 2
 
 
 @settings(max_examples=50, deadline=None)

@@ -310,6 +310,7 @@ class Dispatcher:
         if rank in self._evaluators:
             self._change(rank, self._evaluators[rank], retired=True)
             self._readmit(now)
+            self._assign(now)
 
     def enlist(self, rank: int, now: float) -> None:
         """Give a retired evaluator work again."""

@@ -64,6 +64,7 @@ class Evaluator(Role):
         self._unsent_since = 0.0
         self._unacknowledged: dict[int, Outcome] = {}
         self._loaded: protocol.Ready | None = None
+        self._refused: protocol.Refused | None = None
         self._sign_of_life = EverySeconds(silence / SIGNS_OF_LIFE)
 
     def hear(self, message: Message) -> None:
@@ -85,6 +86,8 @@ class Evaluator(Role):
         self._unsent = []
         outcomes = list(self._unacknowledged.values())
         self._post.send(self._post.lowest, Tag.HOLDING, protocol.Holding(self._loaded, trials, outcomes))
+        if self._refused is not None:
+            self._post.send(self._post.lowest, Tag.REFUSED, self._refused)
 
     def poll(self) -> bool:
         backend = self._backend
@@ -130,7 +133,17 @@ class Evaluator(Role):
                 self._post.send(self._post.lowest, Tag.REPORT, protocol.Report((), returned))
             for trial in left:
                 if trial.id in work.cancelled:
-                    self._finish(Outcome(trial.id, trial.attempt, Status.CANCELLED, None, reason="cancelled"))
+                    self._finish(
+                        Outcome(
+                            trial.id,
+                            trial.attempt,
+                            Status.CANCELLED,
+                            None,
+                            rank=self._post.rank,
+                            host=self._host,
+                            reason="cancelled",
+                        )
+                    )
             if self._running is not None and self._running.id in work.cancelled and self._backend is not None:
                 self._backend.cancel()
         self._queue.extend(work.trials)
@@ -157,11 +170,11 @@ class Evaluator(Role):
             if late or event.elapsed > SHORT or (event.elapsed > LATEST / 2 and len(self._queue) <= 1):
                 self._send()
         elif isinstance(event, Loaded):
-            self._loaded = protocol.Ready(self._host, event.seconds)
+            self._loaded, self._refused = protocol.Ready(self._host, event.seconds), None
             self._post.send(self._post.lowest, Tag.READY, self._loaded)
         elif isinstance(event, Refused):
-            self._loaded = None
-            self._post.send(self._post.lowest, Tag.REFUSED, protocol.Refused(event.reason))
+            self._loaded, self._refused = None, protocol.Refused(event.reason)
+            self._post.send(self._post.lowest, Tag.REFUSED, self._refused)
 
     def _finish(self, outcome: Outcome) -> None:
         if not self._unsent:

