@@ -11,7 +11,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench bench-faults venv clean
+.PHONY: help demo test test-fast test-large lint format bench bench-faults venv clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -23,8 +23,11 @@ demo: $(VENV)/base  ## tune classifiers of handwritten digits on 6 ranks, in abo
 test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
 	.venv/bin/python -m pytest
 
+test-large: .venv/test .venv-mpich/test  ## run the tests with 128 ranks
+	.venv/bin/python -m pytest tests/mpi -m large
+
 test-fast: .venv/test  ## run the tests that need no MPI
-	.venv/bin/python -m pytest --ignore tests/mpi -m "not slow and not tensorflow"
+	.venv/bin/python -m pytest --ignore tests/mpi -m "not slow and not tensorflow and not large"
 
 lint: .venv/test  ## run the linters
 	.venv/bin/ruff check .

@@ -102,13 +102,11 @@ class ResultsTable:
 
     def _rewrite(self, body: bytes) -> None:
         self._writer.writerow(self._header())
-        aside = self.path.with_name(self.path.name + ".new")
         try:
-            aside.write_bytes(self._take() + body)
-            aside.replace(self.path)
+            _replace(self.path, self._take() + body)
             if self._fd >= 0:
                 os.close(self._fd)
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
         except OSError as error:
             raise self._failure(error) from error
 
@@ -138,12 +136,20 @@ def write_json(path: Path, content: Any) -> None:
     RunDirectoryError
         If it cannot be written.
     """
-    aside = path.with_name(path.name + ".new")
     try:
-        aside.write_text(json.dumps(content, indent=2) + "\n")
-        aside.replace(path)
+        _replace(path, json.dumps(content, indent=2).encode() + b"\n")
     except OSError as error:
         raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file at once or not at all, and through no symbolic link that somebody has put there."""
+    aside = path.with_name(path.name + ".new")
+    aside.unlink(missing_ok=True)
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with os.fdopen(fd, "wb") as stream:
+        stream.write(content)
+    aside.replace(path)
 
 
 def write_best(path: Path, outcome: Outcome, config: Config) -> None:

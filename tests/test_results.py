@@ -6,7 +6,7 @@ import json
 import pytest
 
 from dhmpi.errors import RunDirectoryError
-from dhmpi.results import FIXED_COLUMNS, ResultsTable, write_best
+from dhmpi.results import FIXED_COLUMNS, ResultsTable, write_best, write_json
 from dhmpi.trials import Outcome, Status, Trial
 
 
@@ -132,3 +132,19 @@ def test_best(tmp_path):
     assert content["config"] == {"a": 1}
     assert content["trial"] == 3
     assert [entry.name for entry in tmp_path.iterdir()] == ["best.json"]
+
+
+def test_no_symbolic_link_is_followed(tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    directory = tmp_path / "run"
+    directory.mkdir()
+    for name in ("best.json", "best.json.new", "results.csv", "results.csv.new"):
+        (directory / name).symlink_to(outside)
+
+    write_json(directory / "best.json", {"a": 1})
+    ResultsTable(directory / "results.csv", ["x"]).close()
+
+    assert outside.read_text() == "precious"
+    assert not (directory / "best.json").is_symlink()
+    assert not (directory / "results.csv").is_symlink()

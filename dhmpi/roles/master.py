@@ -614,7 +614,11 @@ def _frozen(config: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _log_to(path: Path, level: str) -> None:
-    handler = logging.FileHandler(path)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error
+    handler = logging.StreamHandler(os.fdopen(fd, "a"))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(level.upper())

@@ -15,8 +15,12 @@ from dhmpi.mpi import protocol
 from dhmpi.mpi.post import Message, Post
 from dhmpi.mpi.protocol import Tag
 from dhmpi.roles.role import SIGNS_OF_LIFE, SILENCE, EverySeconds, Role
+from dhmpi.roles.searchhost import SearchKilledError
 from dhmpi.roles.supply import Ask, Supply
 from dhmpi.trials import Config, Proposal
+
+MOST_KILLED = 3
+"""Processes of the search that may be killed, by the system out of memory for instance, and are replaced."""
 
 
 class SearchHost(Protocol):
@@ -50,6 +54,7 @@ class Searcher(Role):
         self._host: SearchHost | None = None
         self._supply: Supply | None = None
         self._asked: Ask | None = None
+        self._n_killed = 0
         self._from_before: Sequence[int] = ()  # keys that are ahead since before this searcher
         self._news_since = False  # since it was last considered what to ask
         self._sign_of_life = EverySeconds(silence / SIGNS_OF_LIFE)
@@ -84,7 +89,15 @@ class Searcher(Role):
     def poll(self) -> bool:
         if self._host is None:
             return False
-        answers = self._host.poll()
+        try:
+            answers = self._host.poll()
+        except SearchKilledError:
+            if self._n_killed == MOST_KILLED:
+                raise
+            self._n_killed += 1
+            self._host = None
+            self._post.send(self._post.lowest, Tag.SEARCHING, protocol.Searching(begun=False))
+            return True
         for answer in answers:
             self._answer(answer)
         if self._sign_of_life():
@@ -100,6 +113,8 @@ class Searcher(Role):
             self._host.close()
 
     def _begin(self, begin: protocol.Begin) -> None:
+        self._supply = self._asked = None
+        self._unrecorded.clear()
         self._untold = {key for key, _ in begin.unfinished}
         self._from_before = begin.ahead
         configs = dict(begin.unfinished)

@@ -10,6 +10,10 @@ from dhmpi.evaluate.process import RUN, Exited, Keeper
 from dhmpi.mpi import protocol
 
 
+class SearchKilledError(Exception):
+    """The process of the search was killed: no bug of the search, so that another one may go on."""
+
+
 class SearchProcess:
     """A search in the child process "search" of this rank's keeper.
 
@@ -37,7 +41,8 @@ class SearchProcess:
         answers = []
         for event in self._keeper.poll(self.NAME):
             if isinstance(event, Exited):
-                raise RuntimeError(f"the search's process has ended: {event.reason}; see {self._log}")
+                error = SearchKilledError if event.code is None or event.code < 0 else RuntimeError
+                raise error(f"the search's process has ended: {event.reason}; see {self._log}")
             answers.append(event)
         return answers
 

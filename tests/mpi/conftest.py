@@ -81,6 +81,17 @@ class Launch:
                 return pid
         return None
 
+    def running(self, module):
+        """Return the processes that run a module of dhmpi."""
+        found = []
+        for pid in self.processes():
+            try:
+                if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                    found.append(pid)
+            except OSError:
+                continue
+        return found
+
     def kill(self):
         """Kill -9 everything at once."""
         while pids := self.processes():

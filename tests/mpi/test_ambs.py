@@ -166,6 +166,23 @@ def test_the_time_limit_drains_and_names_the_command_to_resume(run, tmp_path):
     assert not history.unfinished
 
 
+def test_what_cannot_end_before_the_job_does_is_not_started(run, tmp_path):
+    directory = tmp_path / "run"
+
+    ended = run(
+        3, "ambs", *SLOW, "--log-dir", directory, "--grace-minutes", 0.01,
+        environment={"SLOW_SECONDS": "2", "DHMPI_DEADLINE": str(time.time() + 22)},
+    )  # fmt: skip
+
+    assert ended.code == 0, ended.err
+    assert ended.seconds < 25
+    assert "the time limit is near, and an evaluation takes 2 s" in ended.out
+    assert {row["status"] for row in rows(directory)} == {"done"}
+    history = journal.replay(directory / "journal")
+    assert history.ended
+    assert not history.unfinished  # nothing was cancelled
+
+
 def test_sigusr1_drains(start, tmp_path):
     directory = tmp_path / "run"
     launch = start(3, "ambs", *SLOW, "--log-dir", directory)
@@ -189,6 +206,22 @@ def test_the_target_ends_the_run_before_long_evaluations_do(run, tmp_path):
     assert ended.code == 0, ended.err
     assert "the target of -0.25 is reached" in ended.out
     assert len(rows(directory)) < 10
+
+
+def test_a_search_whose_process_is_killed_goes_on(start, tmp_path):
+    directory = tmp_path / "run"
+    launch = start(4, "ambs", *SLOW, "--log-dir", directory, "--max-evals", 60)
+    for n in (5, 15):
+        wait_for(partial(has_finished, directory, n))
+        (pid,) = launch.running("dhmpi.search.host")
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda pid=pid: launch.running("dhmpi.search.host") not in ([], [pid]))
+    ended = launch.wait()
+
+    assert ended.code == 0, ended.err
+    table = rows(directory)
+    assert sorted(int(row["trial"]) for row in table) == list(range(60))
+    assert len({(row["x"], row["n"]) for row in table}) == 60
 
 
 def test_ends_when_every_evaluation_fails(run, tmp_path):

@@ -1,7 +1,10 @@
 """Functions that attack what they run in, and disks that are full: the search goes on, or says why not."""
 
+import os
 import resource
+import subprocess
 
+import pytest
 from nasty import DEEDS
 from test_ambs import HERE, SLOW, n_finished, rows, wait_for
 
@@ -53,15 +56,29 @@ def test_a_full_disk_ends_the_run_with_the_reason(start, tmp_path):
     assert not history.ended
 
 
-def test_a_journal_on_a_full_device_is_refused_before_anything_starts(run, tmp_path):
-    directory = tmp_path / "run"
-    directory.mkdir()
-    (directory / "run.json.new").symlink_to("/dev/full")
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 400 kB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", path]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, timeout=20, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True, timeout=20)
 
-    ended = run(3, "ambs", *SLOW, "--log-dir", directory, "--max-evals", 10)
 
-    assert ended.code != 0
-    assert not list((directory / "journal").glob("*")) if (directory / "journal").exists() else True
+def test_no_space_left_ends_the_run_with_the_reason(run, small_disk):
+    directory = small_disk / "run"
+
+    ended = run(
+        4, "ambs", *SLOW, "--log-dir", directory, "--task-dirs", "none", environment={"SLOW_SECONDS": "0.001"}
+    )  # fmt: skip
+
+    assert ended.code == 1
+    assert ended.err.count("error:") == 1
+    assert "No space left on device" in ended.err
+    assert journal.replay(directory / "journal").finished
 
 
 def test_a_run_directory_that_goes_away_ends_the_run(start, tmp_path):
