@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dhmpi import journal
-from dhmpi.errors import EXIT_BAD_INPUT, RunDirectoryError
+from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, RunDirectoryError
 from dhmpi.mpi.environment import job_deadline
 
 HOST_OPTIONS = frozenset(
@@ -64,6 +64,8 @@ def run(
 ) -> int:
     """Launch a search, and resume it as often as allowed if it dies; return the exit code of the last launch.
 
+    It is 75 if that launch died with exit code 0, as Open MPI's may.
+
     Parameters
     ----------
     first : Attempt
@@ -105,14 +107,14 @@ def run(
         seconds = _seconds_left(began, time_limit)
         if left == 0:
             _say("no restarts are left; --resume continues the run")
-            return code
+            return code or EXIT_LOST
         if seconds is not None and seconds < LEAST_SECONDS:
             _say(f"no restart: only {max(0.0, seconds):.0f} s are left; --resume continues the run")
-            return code
+            return code or EXIT_LOST
         attempt = _next(first, attempt, hosts, seconds, probe, host_words)
         if attempt.n < 1:
             _say("no restart: no host answers; --resume continues the run")
-            return code
+            return code or EXIT_LOST
         # The job has ended.  Should a rank that was cut off live on, the journal does not count what it writes.
         (directory / "lock").unlink(missing_ok=True)
         _say(f"restarting on {attempt.n} ranks, {left - 1} restarts left")
