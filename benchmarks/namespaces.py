@@ -11,9 +11,9 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from dhmpi import platform
 
@@ -48,13 +48,28 @@ class Hosts:
         self.names = [f"dhmpi{i + 1}" for i in range(n)]
         self._scratch = Path(tempfile.mkdtemp())
         self._agent = self._scratch / "enter"
-        self._etc_hosts = ETC_HOSTS.read_text()
+        lines = ETC_HOSTS.read_text().splitlines(keepends=True)
+        self._etc_hosts = "".join(line for line in lines if not line.startswith(f"{NETWORK}."))
 
     def __enter__(self) -> Hosts:
+        self._remove()  # what one that was killed has left
         self._agent.write_text(
             '#!/bin/sh\nhost=$1\nshift\nexec ip netns exec "$host" unshare --uts bash -c "hostname $host; $*"\n'
         )
         self._agent.chmod(0o755)
+        try:
+            self._make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._remove()
+        ETC_HOSTS.write_text(self._etc_hosts)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _make(self) -> None:
         _ip("link", "add", "dhmpi0", "type", "bridge")
         _ip("addr", "add", f"{NETWORK}.254/24", "dev", "dhmpi0")
         _ip("link", "set", "dhmpi0", "up")
@@ -69,18 +84,18 @@ class Hosts:
             _ip("-n", name, "link", "set", "lo", "up")
             lines.append(f"{NETWORK}.{i} {name}\n")
         ETC_HOSTS.write_text(self._etc_hosts.rstrip("\n") + "\n" + "".join(lines))
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for i in range(len(self.names)):
-            platform.kill(self.processes(i))
-        for name in self.names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, timeout=SECONDS, check=False)
-        subprocess.run(["ip", "link", "del", "dhmpi0"], capture_output=True, timeout=SECONDS, check=False)
-        ETC_HOSTS.write_text(self._etc_hosts)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+    def _remove(self) -> None:
+        deadline = time.monotonic() + SECONDS
+        while (left := [pid for i in range(len(self.names)) for pid in self.processes(i)]) and (
+            time.monotonic() < deadline
+        ):
+            platform.kill(left)
+            time.sleep(0.05)
+        for i, name in enumerate(self.names, start=1):
+            _try_ip("link", "del", f"dhmpi-v{i}")  # a namespace lives on as long as anything uses it
+            _try_ip("netns", "del", name)
+        _try_ip("link", "del", "dhmpi0")
 
     def command(self, host: int, words: Sequence[str], prefix: Path) -> list[str]:
         """Return the command that runs another one on a host, with the programs of a virtual environment."""
@@ -109,6 +124,10 @@ class Hosts:
     def cut(self, host: int) -> None:
         """Take a host off the network."""
         _ip("-n", self.names[host], "link", "set", "eth0", "down")
+
+
+def _try_ip(*words: str) -> None:
+    subprocess.run(["ip", *words], capture_output=True, timeout=SECONDS, check=False)
 
 
 def _ip(*words: str) -> None:
