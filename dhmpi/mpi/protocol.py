@@ -182,6 +182,8 @@ class Stop(NamedTuple):
     """Tag STOP: the run is over."""
 
     reason: str = ""
+    together: bool = False
+    """Whether nobody has died, so that all ranks can finalise MPI together."""
 
 
 class Heir(NamedTuple):

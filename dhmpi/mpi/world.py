@@ -7,6 +7,7 @@ one could not take part.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 N_PINGS = 5
+FINALISING = 60
+"""Seconds after which a rank that cannot finalise MPI ends."""
 LAST_MESSAGES = 10.0
 """Seconds that the last messages have to leave."""
 
@@ -238,16 +241,26 @@ def _agree(comm: MPI.Comm, met: bool) -> bool:
             met = False  # one died meanwhile
 
 
-def finish(world: World, code: int) -> int:
+def finish(world: World, code: int, together: bool) -> int:
     """Let the last messages leave, then finalise MPI (collective over the world); return the exit code.
 
-    Where deaths are survived nobody waits for the others, and this does not return: the process ends here.
+    Where deaths are survived and some rank has died, nobody waits for the others, and this does not return: the process
+    ends here.  (Without a death all finalise: from 128 ranks that just leave, Open MPI's launcher takes fright.)
+
+    Parameters
+    ----------
+    together : bool
+        What the master has said of that.
     """
     from mpi4py import MPI
 
     world.post.flush(LAST_MESSAGES)
     if world.survives:
-        leave(code)
+        if not together:
+            leave(code)
+        sys.stdout.flush()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(FINALISING)  # one may die even now
     MPI.Finalize()
     return code
 

@@ -585,7 +585,7 @@ class Master(Role):
         self._dismiss(reason)
 
     def _dismiss(self, reason: str) -> None:
-        self._world.tell_everybody(Tag.STOP, protocol.Stop(reason))
+        self._world.tell_everybody(Tag.STOP, protocol.Stop(reason, together=not self._world.post.dead))
 
     def fail(self) -> int:
         """Give up; a run that has not begun leaves nothing behind."""

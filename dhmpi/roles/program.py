@@ -139,12 +139,13 @@ class _Rank:
                 raise  # only the master has words for the user
             print(f"{self.program.module}: error: {error}", file=sys.stderr, flush=True)
             code = max((role.fail() for role in crew.roles), default=0) or EXIT_BAD_INPUT
-            here.tell_everybody(protocol.Tag.STOP, protocol.Stop(str(error)))
+            crew.together = not here.post.dead
+            here.tell_everybody(protocol.Tag.STOP, protocol.Stop(str(error), crew.together))
         for role in crew.roles:
             role.close()
         if self.keeper is not None:
             self.keeper.close()
-        return world.finish(here, max([code, *(role.exit_code for role in crew.roles)]))
+        return world.finish(here, max([code, *(role.exit_code for role in crew.roles)]), crew.together)
 
     def choose(self) -> world.Launch:
         """Return the name of this launch and its run directory: on rank 0, for all."""

@@ -116,6 +116,7 @@ class Crew:
         self.post = post
         self.roles: list[Role] = []
         self.most_messages = 1
+        self.together = False  # whether all ranks finalise MPI at the end
         self.wait = Wait()
         self._take_up = take_up
         self._succeed = succeed
@@ -149,6 +150,7 @@ class Crew:
         if tag in FROM_MASTER and not self._obeys(message.source):
             return
         if tag is Tag.STOP:
+            self.together = message.payload.together
             for role in self.roles:
                 role.hear(message)
         elif tag is Tag.HEIR:
