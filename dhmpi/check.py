@@ -26,20 +26,27 @@ DESCRIPTION = (
 EXIT_FAILED = 1
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise OptionError(f"{message} (see --help)")
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    result = _Parser(prog=PROG, description=DESCRIPTION, allow_abbrev=False)
+    result = Parser(prog=PROG, description=DESCRIPTION, allow_abbrev=False)
     result.add_argument("problem", metavar="PROBLEM", help="package.module.name, or a .py file with a Problem")
     result.add_argument("run", metavar="RUN", help="package.module.name, or a .py file with a function run")
     base = result.add_mutually_exclusive_group()
     base.add_argument("--starting-point", type=int, metavar="N", help="evaluate starting point N, counted from 0")
     base.add_argument("--random", type=int, metavar="SEED", help="evaluate a random configuration drawn with this seed")
-    result.add_argument(
+    add_changes(result)
+    result.add_argument("--version", action="version", version=f"dhmpi {__version__}")
+    return result
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the option that changes a configuration."""
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -47,8 +54,6 @@ def parser() -> argparse.ArgumentParser:
         dest="changes",
         help="give a hyperparameter another value; may be repeated; what becomes active gets its default",
     )
-    result.add_argument("--version", action="version", version=f"dhmpi {__version__}")
-    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     console = Console()
     _print_space(console, problem)
-    _print_table(console, "Configuration", ("", ""), _pairs(config))
+    print_table(console, "Configuration", ("", ""), pairs(config))
     return evaluate(run, config, console)
 
 
@@ -94,7 +99,7 @@ def choose(problem: HpProblem, starting_point: int | None, seed: int | None, cha
         raise OptionError(f"there is no starting point {starting_point}: {has}")
     if seed is not None and seed < 0:
         raise OptionError(f"--random must be >= 0, got {seed}")
-    changed = dict(_parse(problem, change) for change in changes)
+    changed = dict(parse_change(problem, change) for change in changes)
     if seed is not None:
         from dhmpi.search.uniform import UniformSearch  # late, as all that imports ConfigSpace
 
@@ -121,7 +126,7 @@ def evaluate(run: Callable[[Config], Any], config: Config, console: Console) -> 
         objective, metrics = check(returned)
     except ValueError as error:
         return _fail(str(error), seconds)
-    _print_table(console, "Result", ("", ""), [("objective", repr(objective)), *_pairs(metrics), _taken(seconds)])
+    print_table(console, "Result", ("", ""), [("objective", repr(objective)), *pairs(metrics), taken(seconds)])
     return 0
 
 
@@ -131,11 +136,11 @@ def _fail(reason: str, seconds: float) -> int:
     return EXIT_FAILED
 
 
-def _taken(seconds: float) -> tuple[str, str]:
+def taken(seconds: float) -> tuple[str, str]:
     return "seconds", f"{seconds:.3g}"
 
 
-def _parse(problem: HpProblem, change: str) -> tuple[str, Any]:
+def parse_change(problem: HpProblem, change: str) -> tuple[str, Any]:
     """Return name and value of ``name=value``, the value as the hyperparameter has it."""
     from dhmpi.problem import choices
 
@@ -157,7 +162,7 @@ def _parse(problem: HpProblem, change: str) -> tuple[str, Any]:
         raise OptionError(f"--set {change}: the value of {name!r} must be a number") from None
 
 
-def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+def pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, value if isinstance(value, str) else repr(value)) for name, value in values.items()]
 
 
@@ -172,12 +177,12 @@ def _print_space(console: Console, problem: HpProblem) -> None:
         conditions = problem.space.parent_conditions_of[name]
         active = " and ".join(words(condition).replace(f"{name} | ", "") for condition in conditions)
         rows.append((name, *describe(hyperparameter), shown, active))
-    _print_table(console, "Space", ("hyperparameter", "kind", "values", "default", "active only if"), rows)
+    print_table(console, "Space", ("hyperparameter", "kind", "values", "default", "active only if"), rows)
     for clause in problem.space.forbidden_clauses:
         console.print(f"forbidden: {words(clause)}", highlight=False, markup=False)
 
 
-def _print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows, without the named columns that are empty."""
     from rich.table import Table
     from rich.text import Text

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dhmpi import __version__, journal
 from dhmpi.budget import Limits, objective_for_search
-from dhmpi.check import _Parser
+from dhmpi.check import Parser
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, RunDirectoryError
 from dhmpi.mpi.layout import plan
 from dhmpi.mpi.protocol import Proposed
@@ -930,7 +930,7 @@ class Invariants:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    result = _Parser(prog=PROG, description=DESCRIPTION, allow_abbrev=False)
+    result = Parser(prog=PROG, description=DESCRIPTION, allow_abbrev=False)
     result.add_argument("directory", metavar="RUN_DIRECTORY", type=Path)
     result.add_argument("--only", choices=PARTS, help="replay nothing else; the dispatcher needs no problem")
     result.add_argument("--version", action="version", version=f"dhmpi {__version__}")
@@ -1013,11 +1013,11 @@ def _print_dispatcher(console: Console, dispatcher: DispatcherReplay, invariants
 
 
 def _print_divergence(console: Console, divergence: Divergence) -> None:
-    from dhmpi.check import _print_table
+    from dhmpi.check import print_table
 
     _say(console, f"{divergence.line.place}: {divergence.sentence}")
     if divergence.rows:
-        _print_table(console, "First divergence", ("what", "journal", "replay"), divergence.rows)
+        print_table(console, "First divergence", ("what", "journal", "replay"), divergence.rows)
 
 
 def _say(console: Console, text: str) -> None:

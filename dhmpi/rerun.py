@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dhmpi import __version__, journal
-from dhmpi.check import EXIT_FAILED, _pairs, _parse, _Parser, _print_table, _taken
+from dhmpi.check import EXIT_FAILED, Parser, add_changes, pairs, parse_change, print_table, taken
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError, ProblemError, RunDirectoryError
 from dhmpi.trials import Config, Outcome, Status, Trial
 
@@ -43,17 +43,10 @@ class Recorded(NamedTuple):
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    result = _Parser(prog=PROG, description=DESCRIPTION, allow_abbrev=False)
+    result = Parser(prog=PROG, description=DESCRIPTION, allow_abbrev=False)
     result.add_argument("directory", metavar="RUN_DIRECTORY", type=Path)
     result.add_argument("trial", metavar="TRIAL", type=int, help="its number, as in results.csv")
-    result.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="changes",
-        help="give a hyperparameter another value; may be repeated; what becomes active gets its default",
-    )
+    add_changes(result)
     result.add_argument("--version", action="version", version=f"dhmpi {__version__}")
     return result
 
@@ -78,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     console = Console()
-    _print_table(console, "Recorded", ("", ""), _history(recorded))
-    _print_table(console, "Configuration", ("", ""), _pairs(config))
+    print_table(console, "Recorded", ("", ""), _history(recorded))
+    print_table(console, "Configuration", ("", ""), pairs(config))
     same = config == recorded.trial.config
     return repeat(run, recorded, config, described["seed"], console, same)
 
@@ -117,7 +110,7 @@ def changed(problem: HpProblem, config: Config, changes: Sequence[str]) -> Confi
     ------
     DhmpiError
     """
-    given = dict(_parse(problem, change) for change in changes)
+    given = dict(parse_change(problem, change) for change in changes)
     hanging = {name for name in config if name not in given and problem.space.parents_of[name]}
     kept = {**{name: value for name, value in config.items() if name not in hanging}, **given}
     completed = problem.complete(kept)
@@ -167,7 +160,7 @@ def repeat(
     if objective is None:
         print(f"dhmpi.rerun: {reason}\n(after {seconds:.3g} seconds)", file=sys.stderr)
     else:
-        _print_table(console, "Result", ("", ""), [("objective", repr(objective)), *_pairs(metrics), _taken(seconds)])
+        print_table(console, "Result", ("", ""), [("objective", repr(objective)), *pairs(metrics), taken(seconds)])
     console.print(_verdict(recorded, objective, same), highlight=False, markup=False, soft_wrap=True)
     return EXIT_FAILED if objective is None else 0
 
@@ -228,7 +221,7 @@ def _history(recorded: Recorded) -> list[tuple[str, str]]:
     rows.append(("seconds", f"{outcome.elapsed:.3g}"))
     if outcome.objective is not None:
         rows.append(("objective", repr(outcome.objective)))
-    rows += _pairs(outcome.metrics)
+    rows += pairs(outcome.metrics)
     if outcome.reason:
         rows.append(("reason", outcome.reason))
     return rows

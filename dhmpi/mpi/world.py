@@ -65,8 +65,6 @@ class World:
         Name and version of the MPI library.
     launch : Launch
         What all ranks know of this launch.
-    survives : bool
-        Whether the death of a rank is survived.
     """
 
     rank: int
@@ -80,7 +78,11 @@ class World:
     n_cpus: int
     library: str
     launch: Launch
-    survives: bool
+
+    @property
+    def survives(self) -> bool:
+        """Whether the death of a rank is survived."""
+        return self.post.survives
 
     @property
     def master(self) -> int:
@@ -156,7 +158,6 @@ def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch
         n_cpus=facts.n_cpus,
         library=_library(MPI),
         launch=facts.launch,
-        survives=survives,
     )
 
 

@@ -106,7 +106,6 @@ class Master(Role):
         self._prog = prog
         self._search = search
         self._signals = signals
-        self._started = started
         self._heir = heir
         self._deadline = _deadline(options, started)
         self._grace = min(options.grace, 0.1 * (self._deadline - started)) if self._deadline else options.grace
