@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from dhmpi import __version__, chaos
+from dhmpi.budget import Limits
 from dhmpi.chaos import Chaos
 from dhmpi.errors import OptionError
 from dhmpi.mpi.layout import JOB_MODES
@@ -188,6 +189,18 @@ class SearchOptions:
     def silence(self) -> float:
         """Seconds."""
         return 60 * self.silence_minutes
+
+    @property
+    def evaluator_silence(self) -> float | None:
+        """Seconds; None where an evaluation keeps its rank from giving signs of life, however long it takes."""
+        return None if self.evaluator == "inline" else self.silence
+
+    @property
+    def limits(self) -> Limits:
+        """What bounds the search, besides time."""
+        return Limits(
+            self.max_evals, self.retries, self.max_failures, self.target, self.patience, self.quarantine_after
+        )
 
     @property
     def grace(self) -> float:

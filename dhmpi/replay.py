@@ -559,16 +559,8 @@ class DispatcherReplay:
         """Make the dispatcher of a new master as the master does."""
         header = self._header = self._run.lines[i].event
         options = self._run.options(header)
-        limits = Limits(
-            options.max_evals,
-            options.retries,
-            options.max_failures,
-            options.target,
-            options.patience,
-            options.quarantine_after,
-        )
         before, now = self._dispatcher, header["t"]
-        self._dispatcher = Dispatcher(limits, None if options.evaluator == "inline" else options.silence)
+        self._dispatcher = Dispatcher(options.limits, options.evaluator_silence)
         history = self._history
         self._alive, self._held, self._inherited_ahead = set(), {}, None
         if self._run.begins_launch(i):

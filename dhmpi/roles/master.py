@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dhmpi import __version__, journal, platform
-from dhmpi.budget import Limits, objective_for_search
+from dhmpi.budget import objective_for_search
 from dhmpi.errors import EXIT_BAD_INPUT, OptionError, ProblemError, RunDirectoryError
 from dhmpi.mpi import protocol
 from dhmpi.mpi.environment import in_terminal, job_deadline
@@ -109,17 +109,7 @@ class Master(Role):
         self._heir = heir
         self._deadline = _deadline(options, started)
         self._grace = min(options.grace, 0.1 * (self._deadline - started)) if self._deadline else options.grace
-        limits = Limits(
-            options.max_evals,
-            options.retries,
-            options.max_failures,
-            options.target,
-            options.patience,
-            options.quarantine_after,
-        )
-        # An inline evaluation keeps its rank from giving signs of life, however long it takes.
-        silence = None if options.evaluator == "inline" else options.silence
-        self._dispatcher = Dispatcher(limits, silence)
+        self._dispatcher = Dispatcher(options.limits, options.evaluator_silence)
         self._progress = Progress(sys.stdout, in_terminal())
         self._tick = EverySeconds(TICK)
         self._sync = EverySeconds(SYNC)
