@@ -202,6 +202,19 @@ class HpProblem:
         return [*self._names, *(name for name in self.space if name not in self._names)]
 
     @property
+    def columns(self) -> list[str]:
+        """Names of the entries of a configuration as the function gets it, which are columns of results.csv."""
+        return self.hyperparameter_names
+
+    def to_config(self, values: Mapping[str, Any]) -> Config:
+        """Return the configuration that the function gets for values of the hyperparameters of `space`."""
+        return dict(values)
+
+    def from_config(self, config: Mapping[str, Any]) -> Config:
+        """Return the values of the hyperparameters of `space` in a configuration as the function gets it."""
+        return dict(config)
+
+    @property
     def default_configuration(self) -> Config:
         """The configuration of default values.
 

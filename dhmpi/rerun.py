@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_table(console, "Recorded", ("", ""), _history(recorded))
     print_table(console, "Configuration", ("", ""), pairs(config))
     same = config == recorded.trial.config
-    return repeat(run, recorded, config, described["seed"], console, same)
+    return repeat(run, recorded, config, described["seed"], console, same, described["problem"])
 
 
 def find(directory: Path, number: int) -> Recorded:
@@ -125,7 +125,13 @@ def changed(problem: HpProblem, config: Config, changes: Sequence[str]) -> Confi
 
 
 def repeat(
-    run: Callable[[Config], Any], recorded: Recorded, config: Config, seed: int, console: Console, same: bool = True
+    run: Callable[[Config], Any],
+    recorded: Recorded,
+    config: Config,
+    seed: int,
+    console: Console,
+    same: bool = True,
+    problem: str = "",
 ) -> int:
     """Evaluate in a temporary directory, print what comes out and whether it is what was recorded.
 
@@ -139,6 +145,8 @@ def repeat(
     console : Console
     same : bool, default True
         Whether the configuration is the one of the trial, so that the objectives can be compared.
+    problem : str, optional
+        Name of the problem, for functions that ask for it.
 
     Returns
     -------
@@ -149,7 +157,7 @@ def repeat(
 
     trial = recorded.trial
     with _scratch() as directory:
-        enter(TrialContext(trial.id, trial.attempt, seed, directory))
+        enter(TrialContext(trial.id, trial.attempt, seed, directory, problem=problem))
         began = time.perf_counter()
         try:
             objective, metrics, reason = _evaluate(run, config)

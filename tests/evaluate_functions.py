@@ -265,3 +265,27 @@ def report_until_stopped(config):
         time.sleep(0.001)
     trial.report(step, float("inf"))
     return float(step)
+
+
+def prepared(config):
+    return prepared.state["calls"]
+
+
+def _count_preparations():
+    assert dhmpi.trial().problem.hyperparameter_names
+    prepared.state["calls"] += 1
+
+
+prepared.state = {"calls": 0}
+prepared.prepare = _count_preparations
+
+
+def unprepared(config):
+    return 0.0
+
+
+def _fail_to_prepare():
+    raise OSError("the data are gone")
+
+
+unprepared.prepare = _fail_to_prepare

@@ -53,3 +53,14 @@ def test_reports_are_plain_numbers():
     assert [type(value) for value in reported[0]] == [int, float]
     with pytest.raises((TypeError, ValueError)):
         trial.report(1, "high")
+
+
+def test_the_problem_is_loaded_when_it_is_asked_for():
+    inside = context.TrialContext(3, problem="dhmpi.benchmark.hps.polynome2.Problem")
+
+    assert inside.problem.hyperparameter_names[0] == "e0"
+    assert inside.problem is inside.problem
+
+
+def test_there_is_no_problem_outside_an_evaluation():
+    assert context.TrialContext().problem is None

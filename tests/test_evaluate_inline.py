@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import evaluate_functions
 import pytest
 
 import dhmpi
@@ -131,3 +132,17 @@ def test_nothing_to_wait_for(inline):
 
     assert evaluator.fileno() is None
     assert evaluator.poll() == []
+
+
+def test_a_function_is_prepared_before_its_first_evaluation():
+    evaluator = InlineEvaluator(
+        EvaluationSpec(
+            "evaluate_functions.prepared", Path("nowhere"), 3, problem="dhmpi.benchmark.hps.polynome2.Problem"
+        )
+    )
+    before = evaluate_functions.prepared.state["calls"]
+
+    evaluator.load()
+    evaluator.start(Trial(0, 0, {}))
+
+    assert evaluator.poll()[-1].objective == before + 1

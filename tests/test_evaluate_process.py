@@ -521,3 +521,19 @@ def test_what_imports_print_goes_to_the_log(bench, tmp_path):
 
     assert (tmp_path / "log").read_text() == "imported\n"
     assert not list(tmp_path.glob("task*/*.out"))
+
+
+# -- preparation
+
+
+def test_a_function_is_prepared_once_in_each_process(bench):
+    evaluations = bench("prepared", problem="dhmpi.benchmark.hps.polynome2.Problem")
+
+    assert [evaluations.evaluate(trial).objective for trial in range(3)] == [1.0, 1.0, 1.0]
+
+
+def test_a_function_that_cannot_be_prepared_is_refused(bench):
+    refused = bench("unprepared", load=False).load()
+
+    assert isinstance(refused, Refused)
+    assert "unprepared cannot be prepared: the function raised OSError: the data are gone" in refused.reason

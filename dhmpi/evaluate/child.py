@@ -25,8 +25,8 @@ from dhmpi import chaos, frames, platform
 from dhmpi.errors import DhmpiError
 from dhmpi.evaluate import context, failure
 from dhmpi.evaluate.link import EXIT_MUTE, raised
+from dhmpi.evaluate.loading import load_prepared
 from dhmpi.evaluate.result import check
-from dhmpi.load import load_run
 
 HIGH_FD = 950
 """A spare copy of standard output is kept from this number on."""
@@ -159,14 +159,14 @@ def main() -> None:
     del sys.argv[1:]  # the user's modules may read it
     surroundings = _Surroundings()
     run: Callable[..., Any] | None = None
-    seed, weigh = 0, False
+    seed, problem, weigh = 0, "", False
     while (message := link.receive()) is not None:
         do = message["do"]
         if do == "load":
-            seed, weigh = message["seed"], message["weigh"]
-            run = _load(message["run"], link, surroundings)
+            seed, problem, weigh = message["seed"], message["problem"], message["weigh"]
+            run = _load(message["run"], problem, link, surroundings)
         elif do == "evaluate" and run is not None:
-            answer = _evaluate(run, message, seed, link, surroundings)
+            answer = _evaluate(run, message, seed, problem, link, surroundings)
             if weigh:
                 answer["rss_mb"] = platform.rss_mb(os.getpid())
             link.send(event="finished", trial=message["trial"], attempt=message["attempt"], **answer)
@@ -176,10 +176,10 @@ def main() -> None:
             shutil.rmtree(message["directory"], ignore_errors=True)
 
 
-def _load(name: str, link: _Link, surroundings: _Surroundings) -> Callable[..., Any] | None:
+def _load(name: str, problem: str, link: _Link, surroundings: _Surroundings) -> Callable[..., Any] | None:
     began = time.perf_counter()
     try:
-        run = load_run(name)
+        run = load_prepared(name, problem)
     except DhmpiError as error:
         link.send(event="refused", reason=str(error))
         return None
@@ -192,7 +192,12 @@ def _load(name: str, link: _Link, surroundings: _Surroundings) -> Callable[..., 
 
 
 def _evaluate(
-    run: Callable[..., Any], message: dict[str, Any], seed: int, link: _Link, surroundings: _Surroundings
+    run: Callable[..., Any],
+    message: dict[str, Any],
+    seed: int,
+    problem: str,
+    link: _Link,
+    surroundings: _Surroundings,
 ) -> dict[str, Any]:
     """Evaluate one trial; return what came of it as plain values."""
     trial, attempt, timeout, directory = (message[key] for key in ("trial", "attempt", "timeout", "directory"))
@@ -207,9 +212,10 @@ def _evaluate(
     except OSError as error:
         answer["reason"] = f"the directory {directory} of the evaluation cannot be used: {error.strerror or error}"
     else:
-        context.enter(
-            context.TrialContext(trial, attempt, seed, directory, deadline, reports.take, reports.should_stop)
+        here = context.TrialContext(
+            trial, attempt, seed, directory, deadline, reports.take, reports.should_stop, problem=problem
         )
+        context.enter(here)
         began = time.perf_counter()
         kind, factor = message.get("fault") or ("", 1.0)
         try:

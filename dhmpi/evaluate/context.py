@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from dhmpi.load import load_problem
+
+if TYPE_CHECKING:
+    from dhmpi.problem import HpProblem
 
 
 class TrialContext:
@@ -29,9 +35,21 @@ class TrialContext:
         Returns whether to stop; by default never.
     comm : communicator, optional
         Of the ranks that evaluate this trial together.
+    problem : str, optional
+        Name of the problem that is searched.
     """
 
-    __slots__ = ("_directory", "_report", "_run_seed", "_should_stop", "attempt", "comm", "deadline", "id")
+    __slots__ = (
+        "_directory",
+        "_problem",
+        "_report",
+        "_run_seed",
+        "_should_stop",
+        "attempt",
+        "comm",
+        "deadline",
+        "id",
+    )
 
     def __init__(
         self,
@@ -43,6 +61,7 @@ class TrialContext:
         report: Callable[[int, float], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         comm: Any = None,
+        problem: str = "",
     ) -> None:
         self.id = id
         self.attempt = attempt
@@ -52,6 +71,18 @@ class TrialContext:
         self._directory = directory
         self._report = report
         self._should_stop = should_stop
+        self._problem = problem
+
+    @property
+    def problem(self) -> HpProblem | None:
+        """The problem that is searched, loaded once in each process; None outside an evaluation.
+
+        Raises
+        ------
+        ProblemError
+            If it cannot be loaded here.
+        """
+        return _load(self._problem) if self._problem else None
 
     @property
     def seed(self) -> int:
@@ -81,6 +112,11 @@ class TrialContext:
     def should_stop(self) -> bool:
         """Return whether the run has no more use for this evaluation, so that the function had better return now."""
         return self._should_stop is not None and self._should_stop()
+
+
+@functools.lru_cache(maxsize=1)
+def _load(name: str) -> HpProblem:
+    return load_problem(name)
 
 
 _OUTSIDE = TrialContext()

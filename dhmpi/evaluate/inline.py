@@ -13,8 +13,8 @@ from typing import Any
 from dhmpi.errors import DhmpiError, OptionError
 from dhmpi.evaluate import context, failure
 from dhmpi.evaluate.interface import EvaluationSpec, Event, Finished, Loaded, Refused, Reported
+from dhmpi.evaluate.loading import load_prepared
 from dhmpi.evaluate.result import check
-from dhmpi.load import load_run
 from dhmpi.trials import Config, Status, Trial
 
 
@@ -24,7 +24,7 @@ class InlineEvaluator:
     Parameters
     ----------
     spec : EvaluationSpec
-        Of which only run and seed matter here.
+        Of which only run, problem and seed matter here.
     timeout : float, optional
         Time limit of an evaluation.
 
@@ -45,7 +45,7 @@ class InlineEvaluator:
         began = time.perf_counter()
         os.environ.update(self._spec.environment)  # numerical libraries look at it when they are imported
         try:
-            self._run = load_run(self._spec.run)
+            self._run = load_prepared(self._spec.run, self._spec.problem)
         except DhmpiError as error:
             self._events.append(Refused(str(error)))
         else:
@@ -88,7 +88,8 @@ class InlineEvaluator:
         def report(step: int, value: float) -> None:
             self._events.append(Reported(id_, attempt, step, value))
 
-        context.enter(context.TrialContext(id_, attempt, self._spec.seed, report=report))
+        spec = self._spec
+        context.enter(context.TrialContext(id_, attempt, spec.seed, report=report, problem=spec.problem))
         start = time.time()
         began = time.perf_counter()
         try:

@@ -86,6 +86,8 @@ class EvaluationSpec:
         File for what is printed outside evaluations, by imports for instance; by default it is dropped.
     chaos : Chaos, optional
         Faults that evaluations suffer on purpose.
+    problem : str, optional
+        Name of the problem, as given to ``--problem``, for functions that ask for it.
     """
 
     run: str
@@ -99,6 +101,7 @@ class EvaluationSpec:
     output_cap_bytes: int = OUTPUT_CAP
     log: Path | None = None
     chaos: Chaos | None = None
+    problem: str = ""
 
 
 class Evaluator(Protocol):

@@ -441,7 +441,8 @@ class ProcessEvaluator:
             self.NAME, "dhmpi.evaluate.child", environment, self._home, spec.log, spec.output_cap_bytes
         )
         weigh = spec.recycle_rss_mb is not None
-        self._keeper.send(self.NAME, {"do": "load", "run": spec.run, "seed": spec.seed, "weigh": weigh})
+        message = {"do": "load", "run": spec.run, "problem": spec.problem, "seed": spec.seed, "weigh": weigh}
+        self._keeper.send(self.NAME, message)
 
     def _replace_child(self) -> None:
         """End the child; another one is started when it has ended, so that the two never share memory or a GPU."""

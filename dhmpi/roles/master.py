@@ -7,6 +7,7 @@ the dispatcher's business.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -598,8 +599,8 @@ def _deadline(options: SearchOptions, started: float) -> float | None:
     return min(deadlines, default=None)
 
 
-def _frozen(config: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(sorted(config.items()))
+def _frozen(config: dict[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True)
 
 
 def _log_to(path: Path, level: str) -> None:

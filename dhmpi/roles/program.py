@@ -248,6 +248,7 @@ class _Rank:
             task_dirs=options.task_dirs,
             log=Path(setup.directory) / "imports" / f"rank{here.rank}.out",
             chaos=options.faults,
+            problem=options.problem,
         )
         if options.evaluator == "inline" or self.keeper is None:
             from dhmpi.evaluate.inline import InlineEvaluator
