@@ -3,7 +3,7 @@
 Each launch, and each master within a launch (its epoch), writes a file of its own, ``journal/<launch>.<epoch>.jsonl``.
 Its first line fences the file before it at a length in bytes: what a writer that was believed dead appends later does
 not count.  Everything else of a run (results.csv, the model, the counters) can be rebuilt from here.  Start at
-`replay`, which reads; `Journal` writes.
+`replay`, which reads; `Journal` writes, and `Tail` follows what others write.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from dhmpi.errors import RunDirectoryError
 from dhmpi.trials import Loss, Outcome, Status, Trial
 
 SCHEMA = 1
+_INEXACT = b" "
+"""Begins a line that orjson would read inexactly; JSON allows it."""
+CHUNK = 1 << 22
+"""Bytes that a `Tail` reads at a time."""
 
 
 def path(directory: Path, launch: int, epoch: int) -> Path:
@@ -93,7 +97,7 @@ def _line(event: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:  # an integer of more than 64 bits, which JSON itself allows
-        return json.dumps(event, separators=(",", ":")).encode() + b"\n"
+        return _INEXACT + json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
 
 @dataclass
@@ -252,25 +256,134 @@ def events(directory: Path, history: History | None = None) -> Iterator[dict[str
         if history is not None:
             history.torn += len(torn)
         for number, line in enumerate(lines, start=1):
+            yield _event(file, number, line)
+
+
+def _event(file: Path, number: int, line: bytes) -> dict[str, Any]:
+    """Return what a line holds."""
+    try:
+        event: dict[str, Any] = json.loads(line)
+        kind = event["e"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunDirectoryError(f"{file} line {number} is no event of a journal: {line[:80]!r}") from error
+    if kind == "launch":
+        _check_schema(file, event)
+    return event
+
+
+def _check_schema(file: Path, header: dict[str, Any]) -> None:
+    if header["schema"] > SCHEMA:
+        raise RunDirectoryError(
+            f"{file} has schema {header['schema']}, this dhmpi reads up to {SCHEMA}: use a newer one"
+        )
+
+
+class Tail:
+    """Follows a journal while others write it: what has been read is not read again.
+
+    Parameters
+    ----------
+    directory : Path
+        Of the journal's files; need not exist yet.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._headers: dict[str, dict[str, Any]] = {}
+        self._read: dict[str, int] = {}  # bytes read of each file, in the order of reading
+
+    def stale(self) -> bool:
+        """Return whether something that was read does not count any more, so that a new tail must begin anew.
+
+        That happens when a new master has fenced an earlier one which was still writing.
+        """
+        names, fences = self._look()
+        begun = list(self._read)
+        if names[: len(begun)] != begun:
+            return True
+        if any(self._read[name] > fences.get(name, self._read[name]) for name in begun):
+            return True
+        return any(self._unread(name, fences) for name in begun[:-1] if self._read[begun[-1]])
+
+    def read(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield the events that count and were not read before, in order, many at a time.
+
+        Raises
+        ------
+        RunDirectoryError
+            As `events`.
+        """
+        names, fences = self._look()
+        for name in names:
+            self._read.setdefault(name, 0)
+            while batch := self._batch(self._directory / name, fences.get(name)):
+                yield batch
+
+    def _look(self) -> tuple[list[str], dict[str, int]]:
+        """Return the files in order, and the length in bytes up to which those count that are fenced."""
+        files = [file.name for file in _files(self._directory, self._headers)]
+        fences = {fence["file"]: fence["bytes"] for name in files for fence in self._headers[name].get("fence", ())}
+        return files, fences
+
+    def _unread(self, name: str, fences: dict[str, int]) -> bool:
+        """Return whether a file has whole lines that were not read."""
+        end = fences.get(name)
+        if end is not None:
+            return end > self._read[name]
+        with (self._directory / name).open("rb") as stream:
+            stream.seek(self._read[name])
+            return b"\n" in stream.read()
+
+    def _batch(self, file: Path, end: int | None) -> list[dict[str, Any]]:
+        begin = self._read[file.name]
+        if end is not None and end <= begin:
+            return []
+        try:
+            with file.open("rb") as stream:
+                stream.seek(begin)
+                size = CHUNK
+                while True:
+                    data = stream.read(size if end is None else min(size, end - begin))
+                    whole = data.rfind(b"\n") + 1
+                    if whole or len(data) < size:
+                        break
+                    stream.seek(begin)
+                    size *= 2  # a line that is longer
+        except OSError as error:
+            raise RunDirectoryError(f"cannot read the journal {file}: {error.strerror}") from error
+        if not whole:
+            return []
+        batch = self._parse(file, data[:whole])
+        self._read[file.name] = begin + whole
+        return batch
+
+    def _parse(self, file: Path, data: bytes) -> list[dict[str, Any]]:
+        """Return what whole lines hold: all at once, which is quick, or one by one if there is anything unusual."""
+        if not data.startswith(_INEXACT) and b"\n" + _INEXACT not in data:
             try:
-                event = json.loads(line)
-                kind = event["e"]
-            except (ValueError, TypeError, KeyError) as error:
-                raise RunDirectoryError(f"{file} line {number} is no event of a journal: {line[:80]!r}") from error
-            if kind == "launch" and event["schema"] > SCHEMA:
-                raise RunDirectoryError(
-                    f"{file} has schema {event['schema']}, this dhmpi reads up to {SCHEMA}: use a newer one"
-                )
-            yield event
+                batch: list[dict[str, Any]] = orjson.loads(b"[" + data[:-1].replace(b"\n", b",") + b"]")
+                for event in batch:
+                    if event["e"] == "launch":
+                        _check_schema(file, event)
+                return batch
+            except (ValueError, TypeError, KeyError):
+                pass
+        with file.open("rb") as stream:
+            n_before = stream.read(self._read[file.name]).count(b"\n")
+        return [_event(file, n_before + n, line) for n, line in enumerate(data[:-1].split(b"\n"), start=1)]
 
 
-def _files(directory: Path) -> list[Path]:
-    """Return the files whose first line is whole, in the order of their masters."""
+def _files(directory: Path, headers: dict[str, dict[str, Any]] | None = None) -> list[Path]:
+    """Return the files whose first line is whole, in the order of their masters; `headers` spares reading it again."""
     found = []
+    headers = {} if headers is None else headers
     for file in directory.glob("*.*.jsonl"):
         launch, epoch, *rest = file.name.split(".")
-        if launch.isdigit() and epoch.isdigit() and rest == ["jsonl"] and _header(file):
-            found.append((int(launch), int(epoch), file))
+        if launch.isdigit() and epoch.isdigit() and rest == ["jsonl"]:
+            header = headers.get(file.name) or _header(file)
+            if header:
+                headers[file.name] = header
+                found.append((int(launch), int(epoch), file))
     return [file for _, _, file in sorted(found)]
 
 
