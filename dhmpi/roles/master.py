@@ -107,10 +107,11 @@ class Master(Role):
         self._prog = prog
         self._search = search
         self._signals = signals
+        self._started = started
         self._heir = heir
         self._deadline = _deadline(options, started)
         self._grace = min(options.grace, 0.1 * (self._deadline - started)) if self._deadline else options.grace
-        self._dispatcher = Dispatcher(options.limits, options.evaluator_silence)
+        self._dispatcher = Dispatcher(options.limits, options.evaluator_silence, options.stopping)
         self._progress = Progress(sys.stdout, in_terminal())
         self._tick = EverySeconds(TICK)
         self._sync = EverySeconds(SYNC)
@@ -293,7 +294,9 @@ class Master(Role):
             "run": self._directory.run_id,
             "token": world.launch.token,
             "t": now,
+            "started": now - (time.monotonic() - self._started),
             "ranks": world.size,
+            "layout": dataclasses.asdict(world.layout),
             "version": __version__,
             "options": dataclasses.asdict(self._options),
         }
