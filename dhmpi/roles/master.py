@@ -111,7 +111,7 @@ class Master(Role):
         self._heir = heir
         self._deadline = _deadline(options, started)
         self._grace = min(options.grace, 0.1 * (self._deadline - started)) if self._deadline else options.grace
-        self._dispatcher = Dispatcher(options.limits, options.evaluator_silence, options.stopping)
+        self._dispatcher = Dispatcher(options.limits, options.evaluator_silence)
         self._progress = Progress(sys.stdout, in_terminal())
         self._tick = EverySeconds(TICK)
         self._sync = EverySeconds(SYNC)
