@@ -14,17 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from dhmpi import __version__, chaos
+from dhmpi import __version__, chaos, stopping
 from dhmpi.budget import Limits
 from dhmpi.chaos import Chaos
 from dhmpi.errors import OptionError
 from dhmpi.mpi.layout import JOB_MODES
+from dhmpi.stopping import STOPPERS, Stopper
 
 EVALUATORS = ("process", "inline")
 SURROGATES = ("auto", "RF", "ET", "GBRT", "GP", "DUMMY")
 LIARS = ("cl_min", "cl_mean", "cl_max")
 ACQUISITIONS = ("UCB", "LCB", "EI", "PI", "gp_hedge")
 TASK_DIRS = ("all", "failed", "none")
+TRAINING = "dhmpi.nas.run.alpha.run"
+"""The run function of architecture searches: trains the network that a configuration describes."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 Options = TypeVar("Options", bound="SearchOptions")
@@ -79,6 +82,20 @@ class SearchOptions:
         "when to stop",
         int,
         metavar="N",
+    )
+    stopper: str | None = option(
+        None,
+        "end evaluations that are far behind others at the same step, judged by what they report with "
+        "dhmpi.trial().report(step, value): median of the others, or asynchronous successive halving, which lets "
+        "the best 1/F go on at each rung; the function must look at dhmpi.trial().should_stop()",
+        "when to stop",
+        choices=STOPPERS,
+    )
+    stopper_min_steps: int = option(
+        1, "no evaluation is ended before this step; for halving, the first rung", "when to stop", int, metavar="N"
+    )
+    stopper_factor: int = option(
+        4, "of halving: rungs are this factor apart, and at each the best 1/F go on", "when to stop", int, metavar="F"
     )
     grace_minutes: float = option(
         1.0,
@@ -203,6 +220,13 @@ class SearchOptions:
         )
 
     @property
+    def stopping(self) -> Stopper | None:
+        """A new judge of which evaluations should end early, None if none should."""
+        if self.stopper is None:
+            return None
+        return stopping.make(self.stopper, self.stopper_min_steps, self.stopper_factor)
+
+    @property
     def grace(self) -> float:
         """Seconds."""
         return 60 * self.grace_minutes
@@ -235,6 +259,8 @@ class SearchOptions:
             if value is not None and not 0 < value < float("inf"):
                 raise OptionError(f"{flag(name)} must be > 0, got {value:g}")
         _at_least(self, "retries", 0)
+        _at_least(self, "stopper_min_steps", 1)
+        _at_least(self, "stopper_factor", 2)
         if not 0 <= self.grace_minutes < float("inf"):
             raise OptionError(f"--grace-minutes must be >= 0, got {self.grace_minutes:g}")
         faults = self.faults
@@ -247,6 +273,10 @@ class SearchOptions:
         if self.evaluator == "inline":
             if faults is not None and (faults.kill or faults.hang or faults.segv or faults.slow):
                 raise OptionError("--chaos with faults of evaluations needs --evaluator process: they hit the process")
+            if self.stopper is not None:
+                raise OptionError(
+                    "--stopper needs --evaluator process: the rank itself hears nothing while it evaluates"
+                )
             for name in ("eval_timeout_minutes", "max_rss", "recycle_rss"):
                 if getattr(self, name) is not None:
                     raise OptionError(
@@ -299,6 +329,76 @@ class AmbsOptions(SearchOptions):
                 raise OptionError(f"{flag(name)} must be >= 0, got {value:g}")
         if self.n_jobs != -1:
             _at_least(self, "n_jobs", 1)
+
+
+@dataclass(frozen=True)
+class RandomOptions(SearchOptions):
+    """Options of the random search, of architectures or hyperparameters."""
+
+    run: str = option(
+        TRAINING,
+        "package.module.name of the function to maximise, or a .py file that defines run; the default trains "
+        "architectures",
+        "what to search",
+        metavar="NAME",
+    )
+    num_nodes: int = option(
+        1, "masters of the search; there is one, and all other ranks evaluate", "how to search", int, metavar="1"
+    )
+    screen_epochs: int | None = option(
+        None,
+        "first evaluate every configuration with num_epochs = E, and only the most promising as long as the problem "
+        "says; both count as evaluations",
+        "how to search",
+        int,
+        metavar="E",
+    )
+    promote: float = option(
+        0.25,
+        "share of the screened configurations that are evaluated in full",
+        "how to search",
+        float,
+        metavar="SHARE",
+    )
+
+    @property
+    def screening(self) -> dict[str, Any] | None:
+        """What is screened, in the words of `dhmpi.search.build`."""
+        return None if self.screen_epochs is None else {"epochs": self.screen_epochs, "promote": self.promote}
+
+    def check(self) -> None:
+        super().check()
+        if self.num_nodes != 1:
+            raise OptionError(f"--num-nodes must be 1, got {self.num_nodes}: one master serves all evaluators")
+        _at_least(self, "screen_epochs", 1)
+        if not 0 < self.promote <= 1:
+            raise OptionError(f"--promote must be a share > 0 and <= 1, got {self.promote:g}")
+
+
+@dataclass(frozen=True)
+class RegevoOptions(RandomOptions):
+    """Options of regularized evolution."""
+
+    population_size: int = option(
+        100, "configurations told last, among which parents are chosen", "how to search", int, metavar="P"
+    )
+    sample_size: int = option(
+        10, "random members of the population, the best of which is a parent", "how to search", int, metavar="S"
+    )
+    crossover: float = option(
+        0.0, "chance that a child has two parents before it is mutated", "how to search", float, metavar="CHANCE"
+    )
+
+    def check(self) -> None:
+        super().check()
+        for name in ("population_size", "sample_size"):
+            _at_least(self, name, 1)
+        if self.sample_size > self.population_size:
+            raise OptionError(
+                f"--sample-size must be at most --population-size, {self.population_size}, got {self.sample_size}"
+            )
+        if not 0 <= self.crossover <= 1:
+            raise OptionError(f"--crossover must be a chance >= 0 and <= 1, got {self.crossover:g}")
 
 
 def flag(name: str) -> str:

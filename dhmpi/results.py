@@ -29,7 +29,7 @@ class ResultsTable:
 
     Columns: `FIXED_COLUMNS`, the hyperparameters under their own names, then metrics as ``m:<name>`` in the order in
     which they first appeared.  An inactive hyperparameter, a metric that was not returned and the objective of a failed
-    trial are empty.
+    trial are empty.  A list, such as the choices of an architecture (``arch_seq``), is JSON.
 
     Parameters
     ----------
@@ -85,6 +85,7 @@ class ResultsTable:
                 return head + orjson.dumps(values)[1:-1].replace(b"null", b"") + b"\n"
             except TypeError:  # an integer of more than 64 bits
                 pass
+        values = [json.dumps(value) if type(value) is list else value for value in values]
         self._writer.writerow([trial, attempt, status.value, objective, rank, host, *values])
         return self._take()
 

@@ -9,13 +9,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dhmpi"
 LAYERS = (
-    ("errors", "trials", "frames", "platform", "chaos", "mpi.environment"),
+    ("errors", "trials", "frames", "platform", "chaos", "stopping", "mpi.environment"),
     ("problem", "load", "journal", "results", "budget", "rundirectory"),
     ("mpi.layout", "mpi.protocol", "mpi.wait", "options"),
     ("search", "evaluate", "mpi"),
     ("roles",),
     ("launch", "restarts", "check", "rerun"),
-    ("ambs", "replay"),
+    ("ambs", "regevo", "random", "replay"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)
 
@@ -89,7 +89,7 @@ def test_searches_and_evaluations_know_no_mpi(package):
         assert not any(name.startswith(("mpi4py", "dhmpi.mpi")) for name in imports(path)), path
 
 
-@pytest.mark.parametrize("module", ["ambs", "launch", "check", "replay", "rerun"])
+@pytest.mark.parametrize("module", ["ambs", "regevo", "random", "launch", "check", "replay", "rerun"])
 def test_help_imports_nothing_heavy(module):
     script = (
         "import runpy, sys\nsys.argv = ['x', '--help']\n"

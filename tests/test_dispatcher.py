@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dhmpi.budget import Limits
-from dhmpi.mpi.protocol import Proposed
+from dhmpi.mpi.protocol import Progress, Proposed
 from dhmpi.roles.dispatcher import Dispatcher, ranges
+from dhmpi.stopping import HalvingStopper
 from dhmpi.trials import Outcome, Proposal, Status, Trial
 
 
@@ -429,3 +430,51 @@ def test_outcomes_in_one_message_are_all_taken(n):
         d.report(rank, [outcome(trial, rank), outcome(trial, rank)], 1.0)
 
     assert d.budget.n_finished == n
+
+
+# -- early stopping
+
+
+def stopped(d):
+    return {rank: list(w.stopped) for rank, w in d.take_work() if w.stopped}
+
+
+def halved():
+    """Return a dispatcher whose four evaluators run trials 0 to 3, of which the better half goes on."""
+    d = Dispatcher(Limits(10), stopper=HalvingStopper(factor=2))
+    for rank in range(1, 5):
+        d.join(rank, "h", 0.0)
+    d.propose(proposed(*range(4)), 0.0)
+    d.take_work()
+    return d
+
+
+def test_a_trial_that_is_behind_is_told_to_stop():
+    d = halved()
+
+    d.progress(1, Progress(0, 0, 1, 5.0), 1.0)
+    d.progress(2, Progress(1, 0, 1, 3.0), 1.0)
+
+    assert stopped(d) == {2: [1]}
+    (event,) = events(d, "stopped early")
+    assert (event["trial"], event["rank"], event["step"], event["value"]) == (1, 2, 1, 3.0)
+
+
+def test_only_what_a_rank_holds_is_judged():
+    d = halved()
+    d.progress(1, Progress(0, 0, 1, 5.0), 1.0)
+
+    d.progress(2, Progress(3, 0, 1, 3.0), 1.0)  # trial 3 is another's
+    d.progress(9, Progress(1, 0, 1, 3.0), 1.0)  # nobody knows rank 9
+
+    assert stopped(d) == {}
+
+
+def test_without_a_stopper_nobody_is_stopped():
+    d = dispatcher()
+    d.propose(proposed(10, 11), 0.0)
+    d.take_work()
+
+    d.progress(1, Progress(0, 0, 1, -5.0), 1.0)
+
+    assert stopped(d) == {}

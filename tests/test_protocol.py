@@ -13,12 +13,13 @@ TRIALS = [Trial(3, 4, {"x": 1}, 2), Trial(5, 6, {"kind": "a"})]
 
 PAYLOADS = [
     (Tag.SETUP, protocol.Setup("run", "directory", 1, True)),
-    (Tag.WORK, protocol.Work(TRIALS, [1, 2], [3], [4])),
+    (Tag.WORK, protocol.Work(TRIALS, [1, 2], [3], [4], [5])),
     (Tag.READY, protocol.Ready("node", 0.5)),
     (Tag.REFUSED, protocol.Refused("no such module")),
     (Tag.REPORT, protocol.Report([OUTCOME, OUTCOME._replace(status=Status.DONE, objective=1.5)], [8])),
     (Tag.HOLDING, protocol.Holding(protocol.Ready("node", 0.5), [3], [OUTCOME])),
     (Tag.HOLDING, protocol.Holding(None, [], [])),
+    (Tag.PROGRESS, protocol.Progress(3, 1, 20, 0.5)),
     (Tag.BEGIN, protocol.Begin("run", {"search": "ambs"}, "log", [(0, {"x": 1}, None)], [(1, {"x": 2})], 3)),
     (Tag.NEWS, protocol.News([(0, 1.5), (1, None)], [2], [3], 4, 5, 0.25)),
     (Tag.PROBLEM, protocol.ProblemInfo(["x"], "fingerprint", None)),

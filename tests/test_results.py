@@ -51,6 +51,15 @@ def test_an_inactive_hyperparameter_is_empty(tmp_path):
     assert read(table.path)[0]["a"] == ""
 
 
+def test_a_list_is_json(tmp_path):
+    table = ResultsTable(tmp_path / "results.csv", ["arch_seq", "b"])
+
+    table.add([row(0, config={"arch_seq": [3, 0, 1], "b": 2})])
+
+    (line,) = read(table.path)
+    assert json.loads(line["arch_seq"]) == [3, 0, 1]
+
+
 def test_a_new_metric_adds_a_column_and_keeps_earlier_rows(tmp_path):
     table = ResultsTable(tmp_path / "results.csv", ["a", "b"])
     table.add([row(0, one=1)])

@@ -25,6 +25,7 @@ class Tag(IntEnum):
     REFUSED = 12
     REPORT = 13
     HOLDING = 14
+    PROGRESS = 15
     # master -> searcher
     BEGIN = 21
     NEWS = 22
@@ -70,6 +71,8 @@ class Work(NamedTuple):
     """Placed trials that should come back if they have not been started."""
     cancelled: Sequence[int] = ()
     """Trials whose outcome nobody wants any more."""
+    stopped: Sequence[int] = ()
+    """Trials that should end early and answer with what they have."""
 
 
 class Ready(NamedTuple):
@@ -101,6 +104,15 @@ class Holding(NamedTuple):
     """Trials it runs or has queued, in order."""
     outcomes: Sequence[Outcome] = ()
     """Those that no master has acknowledged."""
+
+
+class Progress(NamedTuple):
+    """Tag PROGRESS: a running trial has reported an intermediate value of its objective."""
+
+    trial: int
+    attempt: int
+    step: int
+    value: float
 
 
 class Alive(NamedTuple):
@@ -212,6 +224,7 @@ _PAYLOADS: dict[Tag, type[NamedTuple]] = {
     Tag.REFUSED: Refused,
     Tag.REPORT: Report,
     Tag.HOLDING: Holding,
+    Tag.PROGRESS: Progress,
     Tag.BEGIN: Begin,
     Tag.NEWS: News,
     Tag.PROBLEM: ProblemInfo,

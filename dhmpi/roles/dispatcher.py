@@ -15,7 +15,8 @@ from typing import Any
 
 from dhmpi.budget import Budget, Limits, objective_for_search
 from dhmpi.journal import History
-from dhmpi.mpi.protocol import News, Proposed, Work
+from dhmpi.mpi.protocol import News, Progress, Proposed, Work
+from dhmpi.stopping import Stopper
 from dhmpi.trials import Config, Loss, Outcome, Status, Trial
 
 SHORT = 0.5
@@ -77,13 +78,14 @@ class _Host:
 class _Orders:
     """A `Work` message in the making."""
 
-    __slots__ = ("acknowledged", "cancelled", "recalled", "trials")
+    __slots__ = ("acknowledged", "cancelled", "recalled", "stopped", "trials")
 
     def __init__(self) -> None:
         self.trials: list[Trial] = []
         self.acknowledged: list[int] = []
         self.recalled: list[int] = []
         self.cancelled: list[int] = []
+        self.stopped: list[int] = []
 
 
 class Dispatcher:
@@ -98,6 +100,8 @@ class Dispatcher:
     silence : float or None, default 90
         Seconds without a sign of life after which an evaluator gets no new work and its trials go elsewhere; None
         where evaluators cannot give signs of life while they evaluate.
+    stopper : Stopper, optional
+        Says which trials should end early; by default none.
 
     Attributes
     ----------
@@ -106,10 +110,11 @@ class Dispatcher:
         Why nothing new is started any more.
     """
 
-    def __init__(self, limits: Limits, silence: float | None = 90.0) -> None:
+    def __init__(self, limits: Limits, silence: float | None = 90.0, stopper: Stopper | None = None) -> None:
         self.limits = limits
         self.budget = Budget(limits)
         self.silence = silence
+        self._stopper = stopper
         self.stopping: str | None = None
         self.exhausted = False
         self._cancelling = False
@@ -191,7 +196,7 @@ class Dispatcher:
     def take_work(self) -> list[tuple[int, Work]]:
         """Return the messages for evaluators that have collected, and forget them."""
         work = [
-            (rank, Work(orders.trials, orders.acknowledged, orders.recalled, orders.cancelled))
+            (rank, Work(orders.trials, orders.acknowledged, orders.recalled, orders.cancelled, orders.stopped))
             for rank, orders in (*self._before, *self._work.items())
         ]
         self._before, self._work = [], {}
@@ -415,6 +420,17 @@ class Dispatcher:
             self._give_back(rank, id_, now)
         self._assign(now)
 
+    def progress(self, rank: int, progress: Progress, now: float) -> None:
+        """Take an intermediate value of a running trial, and have those that are far behind end early."""
+        evaluator = self._hear(rank, now)
+        trial, attempt, step, value = progress
+        if self._stopper is None or evaluator is None or trial not in self._open or trial not in evaluator.queue:
+            return
+        if self._stopper.report(trial, step, value):
+            self._orders(rank).stopped.append(trial)
+            event = {"e": "stopped early", "t": now, "trial": trial, "attempt": attempt, "rank": rank}
+            self._events.append({**event, "step": step, "value": value})
+
     def alive(self, rank: int, now: float) -> None:
         """Note a sign of life."""
         self._hear(rank, now)
@@ -578,6 +594,8 @@ class Dispatcher:
 
     def _finish(self, outcome: Outcome, trial: Trial, now: float) -> None:
         self._losses.pop(trial.id, None)
+        if self._stopper is not None:
+            self._stopper.forget(trial.id)
         self.budget.record(outcome, trial.config)
         self._events.append(finished_event(outcome, now))
         self._count(outcome, now)
@@ -839,6 +857,8 @@ class Dispatcher:
                 self._check_budget(now)
                 continue
             self.n_retried += ran
+            if self._stopper is not None:
+                self._stopper.forget(id_)
             self._waiting.append(trial._replace(attempt=trial.attempt + ran))
 
     def _given_up(self, id_: int) -> str:

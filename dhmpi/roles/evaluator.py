@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from dhmpi.evaluate import interface
-from dhmpi.evaluate.interface import Event, Finished, Loaded, Refused
+from dhmpi.evaluate.interface import Event, Finished, Loaded, Refused, Reported
 from dhmpi.mpi import protocol
 from dhmpi.mpi.post import Message, Post
 from dhmpi.mpi.protocol import Tag
@@ -37,6 +37,8 @@ class Evaluator(Role):
         Seconds to add to this host's clock.
     silence : float, default 90
         Seconds without a sign of life after which the master does not count on this rank.
+    reports : bool, default False
+        Whether the master wants to know the values that running evaluations report.
     """
 
     hears = frozenset({Tag.SETUP, Tag.WORK, Tag.STOP})
@@ -51,6 +53,7 @@ class Evaluator(Role):
         timeout: float | None = None,
         clock_offset: float = 0.0,
         silence: float = SILENCE,
+        reports: bool = False,
     ) -> None:
         self._post = post
         self._host = host
@@ -58,6 +61,7 @@ class Evaluator(Role):
         self._backend: interface.Evaluator | None = None
         self._timeout = timeout
         self._clock_offset = clock_offset
+        self._reports = reports
         self._queue: deque[Trial] = deque()
         self._running: Trial | None = None
         self._unsent: list[Outcome] = []
@@ -146,6 +150,8 @@ class Evaluator(Role):
                     )
             if self._running is not None and self._running.id in work.cancelled and self._backend is not None:
                 self._backend.cancel()
+        if self._running is not None and self._running.id in work.stopped and self._backend is not None:
+            self._backend.stop()
         self._queue.extend(work.trials)
 
     def _take(self, event: Event) -> None:
@@ -169,6 +175,9 @@ class Evaluator(Role):
             late = time.monotonic() - self._unsent_since > max(LATEST, event.elapsed)
             if late or event.elapsed > SHORT or (event.elapsed > LATEST / 2 and len(self._queue) <= 1):
                 self._send()
+        elif isinstance(event, Reported):
+            if self._reports:
+                self._post.send(self._post.lowest, Tag.PROGRESS, protocol.Progress(*event))
         elif isinstance(event, Loaded):
             self._loaded, self._refused = protocol.Ready(self._host, event.seconds), None
             self._post.send(self._post.lowest, Tag.READY, self._loaded)

@@ -83,6 +83,7 @@ class Master(Role):
             Tag.REFUSED,
             Tag.REPORT,
             Tag.HOLDING,
+            Tag.PROGRESS,
             Tag.PROBLEM,
             Tag.NO_PROBLEM,
             Tag.PROPOSED,
@@ -111,7 +112,7 @@ class Master(Role):
         self._heir = heir
         self._deadline = _deadline(options, started)
         self._grace = min(options.grace, 0.1 * (self._deadline - started)) if self._deadline else options.grace
-        self._dispatcher = Dispatcher(options.limits, options.evaluator_silence)
+        self._dispatcher = Dispatcher(options.limits, options.evaluator_silence, options.stopping)
         self._progress = Progress(sys.stdout, in_terminal())
         self._tick = EverySeconds(TICK)
         self._sync = EverySeconds(SYNC)
@@ -346,6 +347,8 @@ class Master(Role):
                 self._dispatcher.returned(source, payload.returned, now)
             if payload.outcomes:
                 self._dispatcher.report(source, payload.outcomes, now)
+        elif tag is Tag.PROGRESS:
+            self._dispatcher.progress(source, payload, now)
         elif tag is Tag.ALIVE:
             self._dispatcher.alive(source, now)
         elif tag is Tag.READY:

@@ -57,6 +57,8 @@ class Program:
         Options -> what `dhmpi.search.build` needs besides the problem, the seed and the budget.
     fits : callable
         Options -> whether the search fits models; it then lives in a process of its own.
+    with_master : bool, default False
+        Whether the search costs so little that it lives in the master's process, and all other ranks evaluate.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Program:
     description: str
     spec: Callable[[Any], dict[str, Any]]
     fits: Callable[[Any], bool]
+    with_master: bool = False
 
     @property
     def module(self) -> str:
@@ -156,6 +159,7 @@ class _Rank:
     def plan(self, hosts: tuple[str, ...]) -> layout.Layout:
         return layout.plan(
             hosts,
+            searcher=not self.program.with_master,
             job_mode=self.options.job_mode,
             node_packing_count=self.options.node_packing_count,
             evals_per_node=self.options.num_evals_per_node,
@@ -216,8 +220,9 @@ class _Rank:
     def evaluator(self, here: world.World) -> Role:
         from dhmpi.roles.evaluator import Evaluator  # roles are imported by the ranks that play them
 
-        host, backend = here.hosts[here.rank], functools.partial(self.backend, here)
-        return Evaluator(here.post, host, backend, self.options.eval_timeout, here.clock_offset, self.options.silence)
+        options, host, backend = self.options, here.hosts[here.rank], functools.partial(self.backend, here)
+        reports = options.stopping is not None
+        return Evaluator(here.post, host, backend, options.eval_timeout, here.clock_offset, options.silence, reports)
 
     def searcher(self, here: world.World) -> Role:
         from dhmpi.roles.searcher import Searcher
@@ -263,7 +268,7 @@ class _Rank:
         """Return where this rank's search lives."""
         from dhmpi.roles.searchhost import SearchHere, SearchProcess
 
-        if self.keeper is None:
+        if self.keeper is None or self.program.with_master:
             return SearchHere()
         n_jobs = begin.spec.get("options", {}).get("n_jobs", 1)
         return SearchProcess(self.keeper, begin, thread_variables(here.n_cpus if n_jobs == -1 else n_jobs))
