@@ -296,6 +296,7 @@ class Master(Role):
             "token": world.launch.token,
             "t": now,
             "started": now - (time.monotonic() - self._started),
+            "program": self._prog,
             "ranks": world.size,
             "layout": dataclasses.asdict(world.layout),
             "version": __version__,
