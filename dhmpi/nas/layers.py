@@ -58,7 +58,7 @@ class Operation:
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
 
-def record(name: str, /, *, layer: Callable[..., Any] | None = None, **arguments: Any) -> Operation:
+def record(name: str, layer: Callable[..., Any] | None = None, /, **arguments: Any) -> Operation:
     """Return an operation; arguments that are None are left to Keras."""
     given = tuple((key, _frozen(value)) for key, value in arguments.items() if value is not None)
     return Operation(name, given, layer)
@@ -173,7 +173,7 @@ def Keras(layer: str | Callable[..., Any], /, **arguments: Any) -> Operation:
             f"Keras() takes the name of a layer's class, or the class itself, got an object of type"
             f" {type(layer).__name__}; layers are made anew for every network"
         )
-    return record(getattr(layer, "__name__", type(layer).__name__), layer=layer, **arguments)
+    return record(getattr(layer, "__name__", type(layer).__name__), layer, **arguments)
 
 
 def _convolution(name: str, filters: int, kernel_size: Size, activation: Activator, rest: dict[str, Any]) -> Operation:
