@@ -32,6 +32,9 @@ PROBLEM = ("--problem", "benchmarks.slow.Problem", "--run", "benchmarks.slow.run
 MARK = "DHMPI_BENCH_FAULTS"
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 LIMIT = 120.0
+"""Seconds for one run."""
+LIMIT_OF_MANY = 600.0
+"""Seconds where 33 ranks share two cores: each new search there imports scikit-learn for up to 17 s."""
 console = Console(width=110)
 
 
@@ -52,7 +55,7 @@ class Result:
 class Run:
     """A search that something happens to."""
 
-    def __init__(self, command: Sequence[str], directory: Path, max_evals: int) -> None:
+    def __init__(self, command: Sequence[str], directory: Path, max_evals: int, limit: float = LIMIT) -> None:
         self.directory = directory
         self.max_evals = max_evals
         self.mark = uuid.uuid4().hex
@@ -68,7 +71,7 @@ class Run:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.deadline = time.monotonic() + LIMIT
+        self.deadline = time.monotonic() + limit
 
     def wait_for(self, n: int) -> bool:
         """Wait until `n` trials have finished; return whether that happened before the end."""
@@ -159,10 +162,15 @@ def report(title: str, results: Sequence[Result]) -> None:
 
 
 def repeat(n: int, once: Callable[[int, Path], Result]) -> list[Result]:
-    results = []
+    """Run `n` times, with seeds from 0; an interrupt ends the repetition, not the report."""
+    results: list[Result] = []
     for seed in range(n):
-        with tempfile.TemporaryDirectory() as scratch:
-            results.append(once(seed, Path(scratch) / "run"))
+        try:
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+                results.append(once(seed, Path(scratch) / "run"))
+        except KeyboardInterrupt:
+            console.print(f"interrupted in run {seed}")
+            break
         if not results[-1].complete:
             said = f"run {seed} is not complete, exit code {results[-1].code}\n{results[-1].detail}"
             console.print(said, markup=False, highlight=False)
@@ -184,7 +192,8 @@ def bench_many(n: int = 1) -> None:
 
     def once(seed: int, directory: Path) -> Result:
         rng = np.random.default_rng(seed)
-        run = Run(launch_words("Open MPI", 33, directory, "--max-evals", 1500, "--seed", seed), directory, 1500)
+        words = launch_words("Open MPI", 33, directory, "--max-evals", 1500, "--seed", seed)
+        run = Run(words, directory, 1500, LIMIT_OF_MANY)
         at = None
         for i in range(16):
             if not run.wait_for(20 + 60 * i):
@@ -242,8 +251,7 @@ def bench_chaos(n: int = 20_000) -> None:
             f"kill=0.01,hang=0.002,segv=0.01,slow=0.05x3,rank-kill={30 / n},max-rank-kills=2",
         )  # fmt: skip
         os.environ["BENCH_SECONDS"] = "0.002"
-        run = Run(words, directory, n)
-        run.deadline = time.monotonic() + 1800
+        run = Run(words, directory, n, limit=1800)
         sizes: list[tuple[int, float]] = []
         while run.process.poll() is None and time.monotonic() < run.deadline:
             ranks = run.ranks()
@@ -262,6 +270,7 @@ def bench_chaos(n: int = 20_000) -> None:
 
 def main(names: Sequence[str]) -> None:
     """Run the benchmarks of some names, by default all."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     known = {name.removeprefix("bench_"): function for name, function in globals().items() if name.startswith("bench_")}
     for word in names or list(known):
         name, _, n = word.partition("=")
