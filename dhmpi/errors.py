@@ -28,3 +28,7 @@ class RunDirectoryError(DhmpiError):
 
 class LayoutError(DhmpiError):
     """There are too few ranks for what was asked."""
+
+
+class SiteError(DhmpiError):
+    """A machine, its scheduler or one of its limits does not allow what was asked, or its description is wrong."""

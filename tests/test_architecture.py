@@ -14,7 +14,7 @@ LAYERS = (
     ("mpi.layout", "mpi.protocol", "mpi.wait", "options"),
     ("search", "evaluate", "mpi"),
     ("roles",),
-    ("launch", "restarts", "check", "rerun"),
+    ("launch", "restarts", "check", "rerun", "sites", "plan", "jobscript", "submit", "importable"),
     ("ambs", "regevo", "random", "replay"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)
@@ -89,7 +89,7 @@ def test_searches_and_evaluations_know_no_mpi(package):
         assert not any(name.startswith(("mpi4py", "dhmpi.mpi")) for name in imports(path)), path
 
 
-@pytest.mark.parametrize("module", ["ambs", "regevo", "random", "launch", "check", "replay", "rerun"])
+@pytest.mark.parametrize("module", ["ambs", "regevo", "random", "launch", "check", "replay", "rerun", "plan"])
 def test_help_imports_nothing_heavy(module):
     script = (
         "import runpy, sys\nsys.argv = ['x', '--help']\n"
