@@ -161,9 +161,9 @@ class Run:
 
 def _programs() -> tuple[Program, ...]:
     """Return the entry points whose searches can be replayed."""
-    from dhmpi import ambs  # late, as all that --help does without
+    from dhmpi import ambs, random, regevo  # late, as all that --help does without
 
-    return (ambs.PROGRAM,)
+    return (ambs.PROGRAM, regevo.PROGRAM, random.PROGRAM)  # random's options are among regevo's
 
 
 def _located(directory: Path) -> Iterator[Line]:

@@ -8,6 +8,7 @@ import ConfigSpace
 import numpy as np
 import pytest
 
+from dhmpi.search.evolution import RegularizedEvolution
 from dhmpi.search.model_based import ModelBasedSearch
 from dhmpi.search.uniform import UniformSearch
 
@@ -16,6 +17,10 @@ MODELS = ("auto", "GP", "RF", "ET", "GBRT")
 
 def uniform(space, seed, starting_points=(), max_evals=60):
     return UniformSearch(space, seed, starting_points)
+
+
+def evolution(space, seed, starting_points=(), max_evals=60):
+    return RegularizedEvolution(space, seed, starting_points, population_size=6, sample_size=3, crossover=0.5)
 
 
 def model_based(surrogate_model):
@@ -32,7 +37,7 @@ def model_based(surrogate_model):
     return make
 
 
-SEARCHES = {"uniform": uniform, **{name: model_based(name) for name in MODELS}}
+SEARCHES = {"uniform": uniform, "evolution": evolution, **{name: model_based(name) for name in MODELS}}
 
 
 def floats():

@@ -22,6 +22,7 @@ from ConfigSpace.hyperparameters import (
     UniformFloatHyperparameter,
     UniformIntegerHyperparameter,
 )
+from scipy.special import ndtri
 
 from dhmpi.errors import ProblemError
 from dhmpi.trials import Config
@@ -31,6 +32,7 @@ ENUMERABLE = 300_000
 
 _GRID = 2.0**40
 _CATEGORY = 0.7  # two categories are then about as far apart as the two ends of a number
+_STEP = 0.1  # standard deviation of a step, in units of the range
 _ROUNDS = 200  # of rejection sampling without a single valid point, before giving up
 _ABSENT = object()
 
@@ -87,6 +89,7 @@ class Encoding:
         self._low[self._log], self._high[self._log] = np.log(self._low[self._log]), np.log(self._high[self._log])
         self._log_cells = self._log & self._discrete
         self._priors = [self._prior(hp, j) for j, hp in enumerate(hyperparameters)]
+        self._weighted = {j: self._priors[j] for j in np.flatnonzero(self._nominal) if self._priors[j] is not None}
         self._conditions = [list(space.parent_conditions_of[name]) for name in self.names]
         self._clauses = list(space.forbidden_clauses)
         self.n_conditional = sum(map(bool, self._conditions))
@@ -181,6 +184,11 @@ class Encoding:
         ndarray of shape (m, n_dims), m <= n
             Without those that a clause forbids.
         """
+        rows, valid = self.resolve(self._at(quantiles))
+        return rows if valid.all() else rows[valid]
+
+    def _at(self, quantiles: np.ndarray) -> np.ndarray:
+        """Return the units that stand at quantiles of each hyperparameter's prior, shape (n, n_dims)."""
         raw = np.array(quantiles, dtype=float)
         for j, prior in enumerate(self._priors):
             if prior is None:
@@ -190,8 +198,7 @@ class Encoding:
             else:
                 choice = np.searchsorted(prior, raw[:, j], side="right")
                 raw[:, j] = (np.minimum(choice, len(prior) - 1) + 0.5) / len(prior)
-        rows, valid = self.resolve(raw)
-        return rows if valid.all() else rows[valid]
+        return raw
 
     def resolve(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Make rows canonical: snap discrete values, decide which hyperparameters are active.
@@ -347,6 +354,103 @@ class Encoding:
         moved = np.where(self._nominal, rng.random((n, self.n_dims)), _reflected(filled + steps))
         result, valid = self.resolve(np.where(chosen, moved, filled))
         return result[valid]
+
+    def change_one(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Give one hyperparameter of each row another value, each that is active and can vary with the same chance.
+
+        A categorical takes any other of its choices, by their weights.  A number or an ordinal is drawn anew from its
+        prior half of the time; else it takes a normal step of a tenth of its range, a discrete one at least to a
+        neighbour.  What becomes active thereby is drawn from its prior.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n, n_dims)
+        rng : Generator
+
+        Returns
+        -------
+        rows : ndarray of shape (n, n_dims)
+        valid : ndarray of bool, shape (n,)
+            False where a clause forbids the configuration.
+        """
+        n, everywhere = len(rows), np.ones(len(rows), dtype=bool)
+        if not self.n_free:
+            return rows, everywhere
+        columns, able = self._free[rng.integers(self.n_free, size=n)], everywhere
+        if self.n_conditional:
+            active = ~np.isnan(rows) & (self._cells > 1)
+            columns, able = np.argmax(np.where(active, rng.random(rows.shape), -1.0), axis=1), active.any(axis=1)
+        at = (np.arange(n), columns)
+        changed = rows.copy()
+        changed[at] = np.where(able, self._others(rows[at], columns, rng), rows[at])
+        if not self.n_conditional and not self._clauses:
+            return changed, everywhere
+        if self.n_conditional:
+            changed = np.where(np.isnan(changed), self._at(rng.random(rows.shape)), changed)
+        return self.resolve(changed)
+
+    def _others(self, units: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return for units of some columns, shape (n,) both, those of other values: what :meth:`change_one` changes."""
+        u, which = rng.random(len(units)), rng.random(len(units))
+        result = np.empty(len(units))
+        nominal = self._nominal[columns]
+        if nominal.any():
+            result[nominal] = self._other_choices(units[nominal], columns[nominal], u[nominal])
+        if not nominal.all():
+            numbers = ~nominal
+            result[numbers] = self._other_numbers(units[numbers], columns[numbers], u[numbers], which[numbers] < 0.5)
+        return result
+
+    def _other_choices(self, units: np.ndarray, columns: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Return another choice for each, at quantile `u` of those that there are."""
+        cells = self._cells[columns]
+        old = np.floor(units * cells)
+        new = (old + 1 + np.floor(u * (cells - 1))) % cells
+        for j, cumulated in self._weighted.items():
+            if not (here := columns == j).any():
+                continue
+            choice = old[here].astype(int)
+            weight = np.diff(cumulated, prepend=0.0)[choice]
+            # A quantile of what the old choice leaves, moved past the old one's share.
+            quantile = u[here] * (1 - weight)
+            quantile = np.where(quantile >= cumulated[choice] - weight, quantile + weight, quantile)
+            other = np.minimum(np.searchsorted(cumulated, quantile, side="right"), len(cumulated) - 1)
+            new[here] = np.where(other == choice, (choice + 1) % len(cumulated), other)
+        return (new + 0.5) / cells
+
+    def _other_numbers(self, units: np.ndarray, columns: np.ndarray, u: np.ndarray, near: np.ndarray) -> np.ndarray:
+        """Return another number for each: a normal step away where `near`, else at quantile `u` of its prior."""
+        rows, at = np.full((len(units), self.n_dims), 0.5), (np.arange(len(units)), columns)
+        rows[at] = u
+        steps = _STEP * ndtri(np.clip(u, 1e-12, 1 - 1e-12))
+        rows[at] = new = np.where(near, _reflected(units + steps), self._at(rows)[at])
+        values = self._values(rows)
+        rows[at] = units
+        old = self._values(rows)[at]
+        # A discrete value that would stay moves to a neighbour.
+        neighbour = old + np.where(u < 0.5, -1, 1)
+        neighbour = np.where(neighbour < self._least[columns], old + 1, neighbour)
+        neighbour = np.where(neighbour > self._most[columns], old - 1, neighbour)
+        values[at] = np.where(values[at] == old, neighbour, values[at])
+        return np.where(self._discrete[columns], self._units(values)[at], _on_grid(new))
+
+    def mix(
+        self, first: np.ndarray, second: np.ndarray, rng: np.random.Generator, share: float = 0.5
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Take each hyperparameter from the first parent with probability `share`, else from the second.
+
+        Where neither has it and it becomes active, it is drawn from its prior.
+
+        Returns
+        -------
+        rows : ndarray of shape (n, n_dims)
+        valid : ndarray of bool, shape (n,)
+            False where a clause forbids the configuration.
+        """
+        mixed = np.where(rng.random(first.shape) < share, first, second)
+        if self.n_conditional:
+            mixed = np.where(np.isnan(mixed), self._at(rng.random(first.shape)), mixed)
+        return self.resolve(mixed)
 
     def cross(self, first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Take each hyperparameter from the first parent with probability 0.7, else from the second; the valid ones."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import ConfigSpace
 import numpy as np
@@ -59,6 +60,11 @@ class SpaceSearch(Search):
     starting_points : sequence of dict
         Configurations to be evaluated first, in this order; repeated ones count once.
 
+    Attributes
+    ----------
+    to_config, from_config : callable or None
+        Values of the space -> configuration as it is proposed, and back; None where they are the same.
+
     Raises
     ------
     ProblemError
@@ -72,6 +78,8 @@ class SpaceSearch(Search):
         self.encoding = Encoding(space)
         self.starting_points = {self.encoding.identity(c): c for c in map(self.encoding.native, starting_points)}
         self.encoding.sample(np.random.default_rng(seed), 1)  # clauses that forbid everything are refused here
+        self.to_config: Callable[[Config], Config] | None = None
+        self.from_config: Callable[[Mapping[str, Any]], Config] | None = None
         self._pending: dict[int, bytes] = {}
         self._pending_count: Counter[bytes] = Counter()
         self._told: set[bytes] = set()
@@ -94,7 +102,7 @@ class SpaceSearch(Search):
         configs = self._starting(n, taken)
         if len(configs) < n:
             configs += self.encoding.decode(self._select(n - len(configs), taken, replacing, rng))
-        return configs
+        return configs if self.to_config is None else list(map(self.to_config, configs))
 
     @abstractmethod
     def _select(self, n: int, taken: Taken, replacing: frozenset[int], rng: np.random.Generator) -> np.ndarray:
@@ -133,7 +141,8 @@ class SpaceSearch(Search):
         return rows[rng.permutation(np.array(free, dtype=int))]
 
     def _pend(self, proposals: Sequence[Proposal]) -> None:
-        rows = self.encoding.encode([proposal.config for proposal in proposals])
+        configs = [proposal.config for proposal in proposals]
+        rows = self.encoding.encode(configs if self.from_config is None else list(map(self.from_config, configs)))
         for proposal, identity in zip(proposals, self.encoding.identities(rows)):
             self._pending[proposal.key] = identity
             self._pending_count[identity] += 1
