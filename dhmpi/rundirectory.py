@@ -230,6 +230,12 @@ def _alive(holder: dict[str, Any]) -> bool:
     return bool(time.time() - holder["renewed"] < LOCK_STALE)
 
 
+def live(path: Path) -> bool:
+    """Return whether somebody who lives holds the lock of a run directory."""
+    holder = _read_lock(path / "lock")
+    return holder is not None and _alive(holder)
+
+
 def source_digest(name: str) -> str | None:
     """Return a digest of the file that defines a run function, found without importing it; None if there is none."""
     if ".py" in name:
