@@ -148,13 +148,15 @@ class _Builder:
     def _seeded(self, layer: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> Any:
         """Call `layer` with seeds wherever it would draw them itself."""
         nested = {key: value for key, value in arguments.items() if isinstance(value, Operation)}
-        if self._seed is None or nested or getattr(layer, "__name__", "") in _COMPOSITE:
+        if self._seed is None or nested:
             inner = _Builder(self._keras, None)
             return layer(name=name, **{**arguments, **{key: inner._make(value, key) for key, value in nested.items()}})
         made = layer(name=name, **arguments)
+        if type(made).__name__ in _COMPOSITE:
+            return made
         try:
             config = made.get_config()
-        except NotImplementedError:  # a layer of the user's, which does without: the global generators do
+        except (AttributeError, NotImplementedError):  # something of the user's: the global generators do
             return made
         seeds = {}
         for key, value in config.items():

@@ -27,7 +27,7 @@ Size = int | Sequence[int]
 Activator = str | Callable[..., Any] | None
 """An activation: a name that Keras knows, or a function of a tensor."""
 
-_BARE = ("units", "rate", "activation", "filters", "kernel_size", "pool_size", "input_dim", "output_dim", "shape")
+SHOWN = ("units", "rate", "activation", "filters", "kernel_size", "pool_size", "input_dim", "output_dim", "shape")
 _UNSAID = {"padding": "same", "name": None}  # None: whatever it is
 
 
@@ -213,7 +213,7 @@ def _is_said(name: str, value: Any) -> bool:
 def _argument(name: str, value: Any) -> str:
     if value is True:
         return name
-    return words(value) if name in _BARE else f"{name}={words(value)}"
+    return words(value) if name in SHOWN else f"{name}={words(value)}"
 
 
 def words(value: Any) -> str:

@@ -638,6 +638,25 @@ class SearchSpace:
         return node.index
 
 
+def as_search_space(found: Any) -> SearchSpace:
+    """Return what a user's function gave as a search space, complete: an old one is converted.
+
+    Parameters
+    ----------
+    found : SearchSpace or space of :mod:`dhmpi.nas.compat`
+
+    Raises
+    ------
+    ProblemError
+        If it is neither, or incomplete.
+    """
+    space = found.convert() if hasattr(found, "convert") else found
+    if not isinstance(space, SearchSpace):
+        raise ProblemError(f"a dhmpi.nas.SearchSpace is wanted, got an object of type {type(found).__name__}")
+    space.check()
+    return space
+
+
 def _layer_name(node: NodeRecord, operation: Operation) -> str:
     given = operation.get("name")
     if given is not None:
