@@ -10,11 +10,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "dhmpi"
 LAYERS = (
     ("errors", "trials", "frames", "platform", "chaos", "stopping", "mpi.environment"),
-    ("problem", "load", "journal", "results", "budget", "rundirectory"),
+    ("problem", "load", "journal", "results", "budget", "rundirectory", "timeline", "runs"),
     ("mpi.layout", "mpi.protocol", "mpi.wait", "options"),
     ("search", "evaluate", "mpi"),
     ("roles",),
     ("launch", "restarts", "check", "rerun", "sites", "plan", "jobscript", "submit", "importable"),
+    ("tables", "ls", "doctor", "watch", "analytics", "commands", "completion", "__main__"),
     ("ambs", "regevo", "random", "replay"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)
