@@ -174,7 +174,8 @@ class Searcher(Role):
         if ask is None or supply is None:
             raise RuntimeError("the search answered a question that nobody has asked")
         proposals = [Proposal(key, config) for key, config in asked["proposals"]]
-        supply.answered(ask, [key for key, _ in proposals], asked["informed"], asked["seconds"])
+        keys = [key for key, _ in proposals]
+        supply.answered(ask, keys, asked["informed"], asked["seconds"], asked["exhausted"])
         self._news_since = True
         proposed = protocol.Proposed(
             asked["ask"],
@@ -182,7 +183,7 @@ class Searcher(Role):
             asked["pending"],
             proposals,
             ask.replacing,
-            exhausted=len(proposals) < ask.n,
+            exhausted=asked["exhausted"],
             seconds=asked["seconds"],
         )
         for key in ask.replacing:

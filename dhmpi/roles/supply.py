@@ -54,6 +54,7 @@ class Supply:
         self.n_evaluators = 1
         self.n_wanted = n_wanted
         self.exhausted = False
+        self._short = False  # whether the search has no more only until it is told something
         # key -> whether newer knowledge would change it
         self._ahead: dict[int, bool] = dict.fromkeys(ahead, False)
         self._told = 0
@@ -79,7 +80,7 @@ class Supply:
         self.n_evaluators = max(1, news.n_evaluators)
         self.n_wanted = news.n_wanted
         self._duration = news.duration
-        if news.dropped:
+        if news.dropped or (self._short and news.told):
             self.exhausted = False  # what was dropped may be proposed again
         self._started += len(news.started)
         elapsed = now - self._window
@@ -110,7 +111,7 @@ class Supply:
         """Note that the search has begun to think."""
         self._told_at_ask = self._told
 
-    def answered(self, ask: Ask, keys: Iterable[int], informed: bool, seconds: float) -> None:
+    def answered(self, ask: Ask, keys: Iterable[int], informed: bool, seconds: float, exhausted: bool = True) -> None:
         """Note the answer of the search.
 
         Parameters
@@ -119,10 +120,13 @@ class Supply:
             Whether the proposals depend on what the search was told, so that later ones may be better.
         seconds : float
             How long the search took.
+        exhausted : bool
+            Whether, if there are fewer keys than asked for, more outcomes cannot change that.
         """
         before = len(self._ahead)
         self._ahead.update(dict.fromkeys(keys, informed))
-        self.exhausted = len(self._ahead) - before < ask.n
+        self._short = len(self._ahead) - before < ask.n and not exhausted
+        self.exhausted = len(self._ahead) - before < ask.n and not (self._short and self._told > self._told_at_ask)
         self._ask_seconds = max(seconds, MEMORY * self._ask_seconds)
         self._asks.append((ask.n, max(seconds, 1e-6)))
         n_per_second = sum(n for n, _ in self._asks) / sum(seconds for _, seconds in self._asks)

@@ -156,14 +156,21 @@ class _Simulator:
         proposals = self.search.ask(ask.n, ask.replacing)
         self.run.n_asks += 1
         seconds = self.ask_seconds(n_told, ask.n)
-        self.after(seconds, self.answer, ask, proposals, pending, n_told, self.search.informed, seconds)
+        informed, exhausted = self.search.informed, self.search.exhausted
+        self.after(seconds, self.answer, ask, proposals, pending, n_told, informed, exhausted, seconds)
 
     def answer(
-        self, ask: Ask, proposals: list[Proposal], pending: list[int], n_told: int, informed: bool, seconds: float
+        self,
+        ask: Ask,
+        proposals: list[Proposal],
+        pending: list[int],
+        n_told: int,
+        informed: bool,
+        exhausted: bool,
+        seconds: float,
     ) -> None:
         self.asking = False
-        self.supply.answered(ask, [key for key, _ in proposals], informed, seconds)
-        exhausted = len(proposals) < ask.n
+        self.supply.answered(ask, [key for key, _ in proposals], informed, seconds, exhausted)
         proposed = Proposed(self.run.n_asks - 1, n_told, pending, proposals, ask.replacing, exhausted, seconds)
         self.after(self.latency, self.dispatcher.propose, proposed, self.now + self.latency)
         self.ask()

@@ -30,6 +30,8 @@ class Search(ABC):
     ----------
     informed : bool
         Whether the last answer depends on what was told, so that asking again with more told may improve on it.
+    exhausted : bool
+        Whether the last answer was shorter than asked, and nothing but dropping proposals can change that.
     """
 
     fits: ClassVar[bool] = True
@@ -41,6 +43,7 @@ class Search(ABC):
         self.next_key = 0
         self.n_told = 0
         self.informed = False
+        self.exhausted = False
 
     def ask(self, n: int, replacing: Iterable[int] = ()) -> list[Proposal]:
         """Propose up to `n` configurations, none of them told, pending, or twice in the answer.
@@ -61,6 +64,7 @@ class Search(ABC):
         rng = np.random.default_rng([self.seed, self.n_asks])
         self.n_asks += 1
         configs = self._propose(n, frozenset(replacing), rng)
+        self.exhausted = len(configs) < n
         first, self.next_key = self.next_key, self.next_key + len(configs)
         proposals = [Proposal(first + i, config) for i, config in enumerate(configs)]
         self._pend(proposals)

@@ -32,12 +32,13 @@ class Host:
     ...], "pending": [[key, config], ...], "n_asks": n}}``
     ``{"ask": {"n": n, "replacing": [key, ...]}}``          ``{"asked": {"ask": number, "told": n_told, "pending":
                                                             [key, ...], "proposals": [[key, config], ...],
-                                                            "informed": bool, "seconds": s}}``
+                                                            "informed": bool, "exhausted": bool, "seconds": s}}``
     ``{"tell": [[key, objective or null], ...]}``           none
     ``{"drop": [key, ...]}``                                none
     ======================================================  ==================================================
 
-    ``pending`` are those that the ask took for pending, ``informed`` is as in :class:`dhmpi.search.base.Search`.
+    ``pending`` are those that the ask took for pending; ``informed`` and ``exhausted`` are as in
+    :class:`dhmpi.search.base.Search`.
     """
 
     def __init__(self) -> None:
@@ -83,6 +84,7 @@ class Host:
             "pending": pending,
             "proposals": [[key, config] for key, config in proposals],
             "informed": search.informed,
+            "exhausted": search.exhausted,
             "seconds": time.perf_counter() - start,
         }
 

@@ -88,6 +88,12 @@ class Screening(Search):
     def pending(self) -> list[int]:
         return sorted(self._pending)
 
+    def ask(self, n: int, replacing: Iterable[int] = ()) -> list[Proposal]:
+        proposals = super().ask(n, replacing)
+        # What is being screened may yet be promoted, and may bring others among the best.
+        self.exhausted = self.exhausted and not any(EPOCHS in config for config in self._pending.values())
+        return proposals
+
     def restore(
         self,
         finished: Sequence[tuple[int, Config, float | None]],
