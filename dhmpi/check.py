@@ -167,7 +167,7 @@ def pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _print_space(console: Console, problem: HpProblem) -> None:
-    from dhmpi.problem import describe, words
+    from dhmpi.problem import words
 
     rows = []
     for name in problem.hyperparameter_names:
@@ -176,7 +176,7 @@ def _print_space(console: Console, problem: HpProblem) -> None:
         shown = f"{default:.6g}" if isinstance(default, float) else str(default)
         conditions = problem.space.parent_conditions_of[name]
         active = " and ".join(words(condition).replace(f"{name} | ", "") for condition in conditions)
-        rows.append((name, *describe(hyperparameter), shown, active))
+        rows.append((name, *problem.describe(name), shown, active))
     print_table(console, "Space", ("hyperparameter", "kind", "values", "default", "active only if"), rows)
     for clause in problem.space.forbidden_clauses:
         console.print(f"forbidden: {words(clause)}", highlight=False, markup=False)

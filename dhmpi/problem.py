@@ -118,11 +118,11 @@ class HpProblem:
             if default_value is not None:
                 hyperparameter = _make(name, value, _legal(f"the default of {name!r}", hyperparameter, default_value))
         _check_hyperparameter(hyperparameter)
-        if hyperparameter.name in self.space:
+        if hyperparameter.name in self._space:
             raise ProblemError(f"hyperparameter {hyperparameter.name!r} is defined twice; give it another name")
         self._add(f"hyperparameter {hyperparameter.name!r}", hyperparameter)
         self._names.append(hyperparameter.name)
-        return self.space[hyperparameter.name]
+        return self._space[hyperparameter.name]
 
     def add_hyperparameters(self, hyperparameters: Iterable[Hyperparameter]) -> list[Hyperparameter]:
         """Add several ConfigSpace hyperparameters; return them."""
@@ -214,6 +214,10 @@ class HpProblem:
         """Return the values of the hyperparameters of `space` in a configuration as the function gets it."""
         return dict(config)
 
+    def describe(self, name: str) -> tuple[str, str]:
+        """Return the kind of a hyperparameter ("float", "integer, log", ...) and its values, in words."""
+        return describe(self.space[name])
+
     @property
     def default_configuration(self) -> Config:
         """The configuration of default values.
@@ -277,7 +281,7 @@ class HpProblem:
         return hashlib.sha256(_canonical(parts).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        rows = [(name, *describe(self.space[name])) for name in self.hyperparameter_names]
+        rows = [(name, *self.describe(name)) for name in self.hyperparameter_names]
         widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
         lines = [f"{type(self).__name__} of {len(rows)} hyperparameter{'' if len(rows) == 1 else 's'}"]
         lines += [f"  {name:{widths[0]}}  {kind:{widths[1]}}  {values}" for name, kind, values in rows]
@@ -293,7 +297,7 @@ class HpProblem:
     def _add(self, what: str, item: Any) -> None:
         """Add something to the space, with ConfigSpace's complaints as one sentence."""
         try:
-            self.space.add(item)
+            self._space.add(item)
         except ForbiddenValueError:
             # The item is in: ConfigSpace only regrets that the default configuration is forbidden.  No search uses it.
             pass
