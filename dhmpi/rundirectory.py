@@ -107,6 +107,8 @@ class RunDirectory:
                     break
         else:
             for leftover in self.path.iterdir():
+                if leftover.name in _SUBMITTED:
+                    continue
                 if leftover.is_dir():
                     shutil.rmtree(leftover, ignore_errors=True)
                 else:
@@ -169,7 +171,9 @@ def prepare(path: Path, resume: bool, run_id: str | None = None, inherit: bool =
     return directory
 
 
-_OURS = {"lock", "run.json", "dhmpi.log", "journal", "search.out", "job.sh"}
+_SUBMITTED = {"job.sh", "jobs"}
+"""What `dhmpi.submit` has put there: job.sh, and jobs/ where schedulers write."""
+_OURS = {"lock", "run.json", "dhmpi.log", "journal", "search.out", *_SUBMITTED}
 
 
 def _lock_content() -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_searches_and_evaluations_know_no_mpi(package):
         assert not any(name.startswith(("mpi4py", "dhmpi.mpi")) for name in imports(path)), path
 
 
-@pytest.mark.parametrize("module", ["ambs", "regevo", "random", "launch", "check", "replay", "rerun", "plan"])
+@pytest.mark.parametrize("module", ["ambs", "regevo", "random", "launch", "check", "replay", "rerun", "plan", "submit"])
 def test_help_imports_nothing_heavy(module):
     script = (
         "import runpy, sys\nsys.argv = ['x', '--help']\n"

@@ -288,7 +288,7 @@ def _a(kind: Any, value: Any, where: str) -> Any:
     """Return a value if it is of the kind that is wanted there."""
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if type(value) not in kinds:
-        raise SiteError(f"{where} must be a {' or '.join(one.__name__ for one in kinds)}, got {value!r}")
+        raise SiteError(f"{where} must be of type {' or '.join(one.__name__ for one in kinds)}, got {value!r}")
     return value
 
 
