@@ -37,6 +37,8 @@ class TrialContext:
         Of the ranks that evaluate this trial together.
     problem : str, optional
         Name of the problem that is searched.
+    watched : bool, default False
+        Whether somebody judges by what is reported whether to stop.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class TrialContext:
         "comm",
         "deadline",
         "id",
+        "watched",
     )
 
     def __init__(
@@ -62,11 +65,13 @@ class TrialContext:
         should_stop: Callable[[], bool] | None = None,
         comm: Any = None,
         problem: str = "",
+        watched: bool = False,
     ) -> None:
         self.id = id
         self.attempt = attempt
         self.deadline = deadline
         self.comm = comm
+        self.watched = watched
         self._run_seed = run_seed
         self._directory = directory
         self._report = report

@@ -154,7 +154,7 @@ class NaProblem(HpProblem):
             never sees.  X and y are arrays with samples along the first axis, or lists or dicts of such for several
             inputs or outputs.  Or it returns a dict ``train_gen, train_size, valid_gen, valid_size, types, shapes``:
             ``..._gen`` are functions that return an iterator of samples ``(x, y)``, x perhaps a dict by ``input_0,
-            input_1, ...``.
+            input_1, ...``; ``test_gen`` and ``test_size`` may be there too.
         **kwargs
             Handed to it.
         """
@@ -510,7 +510,7 @@ class NaProblem(HpProblem):
     @property
     def post_training_settings(self) -> PostTraining:
         """How the best networks are trained again; by default as in the search."""
-        return self._post_training or PostTraining(_largest(self._setting("num_epochs")))
+        return self._post_training or PostTraining(max(self.possible("num_epochs")))
 
     def metric_sources(self, n_outputs: int) -> dict[str, tuple[int, MetricSource]]:
         """Return which metric of which output stands under which key of the history."""
@@ -550,6 +550,13 @@ class NaProblem(HpProblem):
             loss_weights=self._loss_weights,
             optimizer_arguments={name: value for name, value in arguments.items() if value is not None},
         )
+
+    def possible(self, name: str) -> tuple[Any, ...]:
+        """Return all values that a setting, or ``loss``, may take in a search; of a range its ends."""
+        value = self._loss if name == "loss" else self._setting(name)
+        if name in SEARCHABLE and name in self._space:
+            value = self._space[name]
+        return _extremes(value) if isinstance(value, Hyperparameter) else (value,)
 
     def ineffective(self) -> list[str]:
         """Return the hyperparameters that nothing in the training depends on."""
@@ -793,11 +800,6 @@ def _referenced(value: Any) -> set[str]:
     if isinstance(value, Mapping):
         return set().union(*map(_referenced, value.values())) if value else set()
     return set()
-
-
-def _largest(value: Any) -> int:
-    """Return a number of epochs, of a searched one the largest."""
-    return int(max(_extremes(value)) if isinstance(value, Hyperparameter) else value)
 
 
 def _extremes(hyperparameter: Any) -> tuple[Any, ...]:

@@ -1,0 +1,1 @@
+"""Run functions of architecture searches."""

@@ -1,0 +1,684 @@
+"""Training one network of a problem, and judging it.
+
+:func:`train` does it all: it reads as build, fit, judge, save.  Its parts can be used alone, for training the best
+networks again or on several ranks.  Keras and TensorFlow are imported when they are needed.
+
+The training loop is our own rather than ``keras.Model.fit``: that one traces more and leaves more than twice as much
+memory behind per network, which matters when a process trains hundreds of them.  Callbacks of Keras work as usual.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import inspect
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dhmpi.errors import DhmpiError, ProblemError
+from dhmpi.nas import callbacks as callbacks_
+from dhmpi.nas.data import Data, Source, Tensors
+from dhmpi.nas.metrics import MetricFunction, named, resolve
+from dhmpi.nas.objective import History
+from dhmpi.nas.problem import Call, NaProblem, Settings
+
+if TYPE_CHECKING:
+    import keras
+
+LossFunction = Callable[[Any, Any], Any]
+Average = Callable[[Sequence[Any]], Sequence[Any]]
+"""Takes the gradients of a batch, returns those to apply: their mean over ranks that train together."""
+
+EVALUATION_BATCH = 512
+"""Samples that are predicted at a time, at least; more do not make it faster, and images must fit into memory."""
+PREDICTIONS_FILE = "predictions.npz"
+HISTORY_FILE = "history.json"
+MAX_PREDICTIONS_BYTES = 64 << 20
+"""Predictions that take more are not kept."""
+
+
+class TrainingError(DhmpiError):
+    """A network cannot be built, is too large, or has diverged: the evaluation has failed, the search goes on."""
+
+
+class GoodOnes:
+    """Remembers the best objectives so far, to tell which networks are worth keeping something of.
+
+    Of n networks in random order about k (1 + ln(n / k)) are found good.
+
+    Parameters
+    ----------
+    k : int, default 10
+        A network is good if fewer than k before it were better or as good.
+    """
+
+    def __init__(self, k: int = 10) -> None:
+        self._k = k
+        self._best: list[float] = []
+
+    def __call__(self, objective: float) -> bool:
+        """Take an objective; return whether it is good."""
+        is_good = sum(best >= objective for best in self._best) < self._k
+        self._best = sorted([*self._best, objective], reverse=True)[: self._k]
+        return is_good
+
+
+def prepare(problem: NaProblem) -> None:
+    """Do what all networks of a problem have in common: import TensorFlow, load the data, look at everything.
+
+    Raises
+    ------
+    ProblemError
+        If the problem cannot be trained.
+    """
+    problem.check_training()
+    ineffective = problem.ineffective()
+    if ineffective:
+        raise ProblemError(
+            f"nothing in the training depends on the hyperparameter {ineffective[0]!r}; use it in hyperparameters() or"
+            " loss(), or write a run function that does"
+        )
+    data = problem.data
+    _check_shapes(problem.architecture_space, data)
+    keras = tensorflow()[0]
+    n_outputs = len(data.output_shapes)
+    for _, source in problem.metric_sources(n_outputs).values():
+        resolve(source)
+    for loss in problem.possible("loss"):
+        _losses(loss, n_outputs)
+    settings = problem.settings({})
+    _weights(settings.loss_weights, n_outputs)
+    callbacks_.make(settings.callbacks, Path())
+    optimizers = [_optimizer_class(keras, name) for name in problem.possible("optimizer")]
+    for argument in settings.optimizer_arguments:
+        if not any(argument in inspect.signature(optimizer).parameters for optimizer in optimizers):
+            raise ProblemError(f"{optimizers[0].__name__} has no {argument}; leave it out of hyperparameters()")
+
+
+def train(
+    problem: NaProblem,
+    config: Mapping[str, Any],
+    seed: int,
+    directory: Path | None = None,
+    report: Callable[[int, float], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    every_epoch: bool = False,
+    good: Callable[[float], bool] | None = None,
+) -> dict[str, Any]:
+    """Train the network of a configuration and judge it.
+
+    Equal seeds give equal results, bit for bit, on one machine with equal numbers of threads (on a GPU with
+    ``TF_DETERMINISTIC_OPS=1``), whatever the process has trained before.
+
+    Parameters
+    ----------
+    problem : NaProblem
+    config : dict
+        ``arch_seq`` and hyperparameters; ``num_epochs`` wins over the problem's.
+    seed : int
+        Of the initial weights, the order of the samples and dropout.
+    directory : Path, optional
+        Where history, predictions and files of callbacks are written; without it nothing is.
+    report : callable, optional
+        Gets epoch (from 1) and objective after every epoch that was validated.
+    should_stop : callable, optional
+        Asked after every epoch; the training ends there if it returns True.
+    every_epoch : bool, default False
+        Validate every epoch, although the objective needs only the last.
+    good : callable, optional
+        Gets the objective, returns whether the predictions are worth keeping; by default all are.
+
+    Returns
+    -------
+    dict
+        ``objective``; ``loss`` and all ``val_...`` of the last epoch; ``n_parameters``; ``training_seconds``, from
+        the first batch to the last validation, tracing included; ``epochs`` done, an incomplete one included;
+        ``peak_rss``, MB that the process has needed at most so far.
+
+    Raises
+    ------
+    TrainingError
+        If the network cannot be built, has too many parameters, or has no finite objective.
+    ProblemError
+        If the configuration or the problem make no sense.
+    """
+    keras, _ = tensorflow()
+    config = problem.check_configuration(config)
+    settings = problem.settings(config)
+    data = problem.data
+    try:
+        network = build(problem, config["arch_seq"], seed, settings)
+        judge = Judge(problem, data, settings)
+        goal = problem.goal
+        history: History = {}
+        began = time.perf_counter()
+
+        def validated(epoch: int) -> None:
+            if report is not None and goal.function is None:
+                report(epoch, goal.value(history))
+
+        fit(
+            network,
+            data.train,
+            settings,
+            seed,
+            history,
+            callbacks_.make(settings.callbacks, directory),
+            lambda: judge(network),
+            every_epoch=every_epoch or goal.every_epoch or bool(_validating(settings)),
+            validated=validated,
+            should_stop=should_stop,
+            augmentation=problem.augmentation,
+        )
+        seconds = time.perf_counter() - began
+        n_parameters = network.count_params()
+        history.update(n_parameters=n_parameters, training_time=seconds)
+        known = {**history, "y_true": _single(judge.targets), "y_pred": _single(judge.predictions)}
+        objective = _objective(problem, known)
+        if directory is not None:
+            save_history(directory / HISTORY_FILE, history)
+            is_good = good is None or good(objective)
+            if settings.keep_predictions == "all" or (settings.keep_predictions == "good" and is_good):
+                save_predictions(directory / PREDICTIONS_FILE, objective, judge.targets, judge.predictions)
+        last = {key: values[-1] for key, values in history.items() if key == "loss" or key.startswith("val_")}
+        return {
+            "objective": objective,
+            **last,
+            "n_parameters": n_parameters,
+            "training_seconds": seconds,
+            "epochs": len(history["loss"]),
+            "peak_rss": peak_rss(),
+        }
+    finally:
+        # The graph of a network is a web of cycles, and Keras keeps state of its own.
+        network = judge = None  # type: ignore[assignment]
+        keras.backend.clear_session()
+        gc.collect()
+
+
+@cache
+def tensorflow() -> tuple[Any, Any]:
+    """Return Keras and TensorFlow, imported and set up: threads as the environment says, GPU memory as it is needed.
+
+    Raises
+    ------
+    ProblemError
+        If they are not installed, or Keras runs on something else.
+    """
+    try:
+        import keras
+        import tensorflow as tf
+    except ImportError as error:
+        raise ProblemError(
+            f"training needs TensorFlow and Keras 3 (pip install 'dhmpi[tensorflow]'): {error}"
+        ) from error
+    if keras.backend.backend() != "tensorflow":
+        raise ProblemError(f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow")
+    threading = tf.config.threading
+    try:
+        for variable, limit in (
+            ("TF_NUM_INTRAOP_THREADS", threading.set_intra_op_parallelism_threads),
+            ("TF_NUM_INTEROP_THREADS", threading.set_inter_op_parallelism_threads),
+        ):
+            if os.environ.get(variable, "").isdigit():
+                limit(int(os.environ[variable]))
+        for device in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(device, True)
+    except RuntimeError:
+        pass  # the user's own code has used TensorFlow before, and it is set up as he wants it
+    return keras, tf
+
+
+def build(problem: NaProblem, arch: Sequence[Any], seed: int, settings: Settings) -> keras.Model:
+    """Return the network of an architecture.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be built, does not fit the data, or has too many parameters.
+    """
+    keras, _ = tensorflow()
+    keras.utils.set_random_seed(seed)
+    try:
+        network = problem.architecture_space.build(arch, seed=seed)
+    except Exception as error:
+        raise TrainingError(f"the network cannot be built: {_words(error)}") from error
+    finally:
+        keras.utils.set_random_seed(seed)
+    _check_network(network, problem.data, settings)
+    n_parameters = network.count_params()
+    most = settings.max_parameters
+    if most is not None and n_parameters > most:
+        raise TrainingError(f"the network has {n_parameters} parameters, more than max_parameters = {most}")
+    return network
+
+
+def fit(
+    network: keras.Model,
+    source: Source,
+    settings: Settings,
+    seed: int,
+    history: History,
+    callbacks: Sequence[Any] = (),
+    validate: Callable[[], Mapping[str, float]] | None = None,
+    every_epoch: bool = True,
+    validated: Callable[[int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    augmentation: Call | None = None,
+    average: Average | None = None,
+) -> None:
+    """Train a network, and write its history.
+
+    Parameters
+    ----------
+    network : keras.Model
+    source : Arrays or Stream
+        Samples to train on, shuffled anew each epoch.
+    settings : Settings
+    seed : int
+        Of the shuffling.
+    history : dict
+        Gets the mean ``loss`` of each epoch; what `validate` returns for each epoch that is validated; and
+        ``validated_epochs``, their numbers from 1.
+    callbacks : sequence of keras.callbacks.Callback
+    validate : callable, optional
+        Returns what to add to the history.
+    every_epoch : bool, default True
+        Call it after every epoch, not only after the last.
+    validated : callable, optional
+        Called with the number of the epoch, from 1, after each validation.
+    should_stop : callable, optional
+        Asked after each epoch.
+    augmentation : Call, optional
+        Changes batches.
+    average : callable, optional
+        Changes gradients; for training on several ranks.
+    """
+    keras, _ = tensorflow()
+    optimizer = _make_optimizer(keras, settings)
+    network.compile(optimizer=optimizer)  # callbacks look for the optimizer at the network
+    optimizer.build(network.trainable_variables)
+    step = _make_step(network, optimizer, source, settings, average)
+    listeners = keras.callbacks.CallbackList(callbacks, model=network, epochs=settings.num_epochs, steps=None)
+    network.stop_training = False
+    listeners.on_train_begin()
+    logs: dict[str, float] = {}
+    for epoch in range(settings.num_epochs):
+        began = time.perf_counter()
+        listeners.on_epoch_begin(epoch)
+        logs = {"loss": _train_epoch(network, source, settings, (seed, epoch), step, listeners, augmentation)}
+        history.setdefault("loss", []).append(logs["loss"])
+        ends = network.stop_training or epoch + 1 == settings.num_epochs or not math.isfinite(logs["loss"])
+        ends = ends or (should_stop is not None and not every_epoch and should_stop())
+        if validate is not None and (every_epoch or ends):
+            logs.update(_validated(history, epoch + 1, validate, validated))
+        listeners.on_epoch_end(epoch, dict(logs))
+        if settings.verbose:
+            shown = ", ".join(f"{name} {value:.6g}" for name, value in logs.items())
+            print(f"epoch {epoch + 1}/{settings.num_epochs}: {shown} ({time.perf_counter() - began:.3g} s)", flush=True)
+        if ends or network.stop_training or (should_stop is not None and every_epoch and should_stop()):
+            break
+    if validate is not None and history.get("validated_epochs", [0])[-1] != len(history["loss"]):
+        # A callback has ended the training after an epoch that did not look like the last.
+        logs.update(_validated(history, len(history["loss"]), validate, validated))
+    listeners.on_train_end(logs)
+
+
+def predict(network: keras.Model, source: Source, batch_size: int = EVALUATION_BATCH) -> tuple[Tensors, Tensors]:
+    """Return the outputs of a source and a network's predictions of them, both as the network sees them."""
+    return _predict(_make_predictor(network, source), source, batch_size)[:2]
+
+
+def evaluate(
+    metrics: Mapping[str, tuple[int, MetricFunction]], targets: Tensors, predictions: Tensors
+) -> dict[str, float]:
+    """Return metrics of a whole set of predictions, in original units.
+
+    Parameters
+    ----------
+    metrics : dict
+        Number of an output and a function, by name.
+    targets, predictions : tuple of ndarray
+        One array an output.
+    """
+    return {name: float(metric(targets[i], predictions[i])) for name, (i, metric) in metrics.items()}
+
+
+class Judge:
+    """Computes the validation loss and all metrics of a network, and keeps its last predictions.
+
+    Parameters
+    ----------
+    problem : NaProblem
+    data : Data
+    settings : Settings
+    source : Arrays or Stream, optional
+        What is predicted; the validation data by default.
+
+    Attributes
+    ----------
+    targets, predictions : tuple of ndarray
+        In original units; of the last call.
+    """
+
+    def __init__(self, problem: NaProblem, data: Data, settings: Settings, source: Source | None = None) -> None:
+        n_outputs = len(data.output_shapes)
+        self._data = data
+        self._source = data.valid if source is None else source
+        self._batch_size = max(settings.batch_size, EVALUATION_BATCH)
+        self._losses = _losses(settings.loss, n_outputs)
+        self._weights = _weights(settings.loss_weights, n_outputs)
+        sources = problem.metric_sources(n_outputs)
+        self._metrics = {name: (i, resolve(metric)) for name, (i, metric) in sources.items()}
+        self._predictor: Callable[..., Any] | None = None
+        self.targets: Tensors = ()
+        self.predictions: Tensors = ()
+
+    def __call__(self, network: keras.Model) -> dict[str, float]:
+        """Return ``val_loss``, in the units that training sees, and the metrics, in original units."""
+        if self._predictor is None:
+            self._predictor = _make_predictor(network, self._source)
+        outputs, predictions, penalty = _predict(self._predictor, self._source, self._batch_size)
+        loss = penalty + sum(
+            weight * float(np.mean(np.asarray(function(y, p))))
+            for function, weight, y, p in zip(self._losses, self._weights, outputs, predictions)
+        )
+        self.targets, self.predictions = self._data.restore(outputs), self._data.restore(predictions)
+        return {"val_loss": loss, **evaluate(self._metrics, self.targets, self.predictions)}
+
+
+def save_history(path: Path, history: History) -> None:
+    """Write a history as JSON; what is not finite becomes null."""
+    plain = {
+        name: [_finite(value) for value in values] if isinstance(values, list) else _finite(values)
+        for name, values in history.items()
+    }
+    path.write_text(json.dumps(plain, indent=1) + "\n")
+
+
+def save_predictions(path: Path, objective: float, targets: Tensors, predictions: Tensors) -> bool:
+    """Write predictions for ensembles, unless they take more than `MAX_PREDICTIONS_BYTES`; return whether it was done.
+
+    The file has ``objective``; ``digest``, of the targets (:func:`digest`), by which one knows that two files are about
+    the same samples; and ``output_0, output_1, ...``: predictions in original units, 32-bit floats, samples along the
+    first axis.
+    """
+    if sum(prediction.size for prediction in predictions) * 4 > MAX_PREDICTIONS_BYTES:
+        return False
+    arrays: dict[str, Any] = {
+        f"output_{i}": np.asarray(prediction, np.float32) for i, prediction in enumerate(predictions)
+    }
+    arrays.update(objective=np.float64(objective), digest=np.array(digest(targets)))
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    return True
+
+
+def digest(arrays: Iterable[np.ndarray]) -> str:
+    """Return 16 hexadecimal digits that name arrays with their shapes and types."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.shape} {array.dtype}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+def peak_rss() -> float:
+    """Return the most memory that this process has needed so far, in MB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
+
+
+# --- Parts of fit
+
+
+def _make_step(
+    network: keras.Model, optimizer: Any, source: Source, settings: Settings, average: Average | None
+) -> Callable[..., Any]:
+    """Return the function that trains on one batch and returns its loss."""
+    _, tf = tensorflow()
+    losses = _losses(settings.loss, len(network.outputs))
+    weights = _weights(settings.loss_weights, len(network.outputs))
+    variables = network.trainable_variables
+
+    def step(inputs: Any, outputs: Any) -> Any:
+        with tf.GradientTape() as tape:
+            predictions = _listed(network(_single(inputs), training=True))
+            terms = [
+                weight * tf.reduce_mean(function(y, p))
+                for function, weight, y, p in zip(losses, weights, outputs, predictions)
+            ]
+            loss = tf.add_n([*terms, *network.losses])  # of regularised layers
+        gradients = tape.gradient(loss, variables)
+        if average is not None:
+            gradients = average(gradients)
+        optimizer.apply(gradients, variables)
+        return loss
+
+    return tf.function(step, input_signature=_signature(tf, source))  # type: ignore[no-any-return]
+
+
+def _signature(tf: Any, source: Source) -> list[tuple[Any, ...]]:
+    """Return what batches of a source look like, whatever their size: so a function of them is traced once."""
+    return [
+        tuple(tf.TensorSpec((None, *shape), dtype) for shape, dtype in zip(shapes, types))
+        for shapes, types in zip(source.shapes, source.types)
+    ]
+
+
+def _train_epoch(
+    network: keras.Model,
+    source: Source,
+    settings: Settings,
+    seed: tuple[int, int],
+    step: Callable[..., Any],
+    listeners: Any,
+    augmentation: Call | None,
+) -> float:
+    """Train on all batches once, or until a callback ends it; return the mean loss."""
+    order, noise = (np.random.default_rng([*seed, stream]) for stream in range(2))
+    total, n_samples = 0.0, 0
+    for batch, (inputs, outputs) in enumerate(source.batches(settings.batch_size, order)):
+        if augmentation is not None:
+            inputs, outputs = _augmented(augmentation, inputs, outputs, noise)
+        listeners.on_train_batch_begin(batch)
+        loss = float(step(inputs, outputs))
+        total += loss * len(inputs[0])
+        n_samples += len(inputs[0])
+        listeners.on_train_batch_end(batch, {"loss": loss})
+        if network.stop_training:
+            break
+    return total / n_samples
+
+
+def _validated(
+    history: History,
+    epoch: int,
+    validate: Callable[[], Mapping[str, float]],
+    validated: Callable[[int], None] | None,
+) -> Mapping[str, float]:
+    found = validate()
+    for name, value in found.items():
+        history.setdefault(name, []).append(value)
+    history.setdefault("validated_epochs", []).append(epoch)
+    if validated is not None:
+        validated(epoch)
+    return found
+
+
+def _augmented(
+    augmentation: Call, inputs: Tensors, outputs: Tensors, rng: np.random.Generator
+) -> tuple[Tensors, Tensors]:
+    takes_rng = "rng" in inspect.signature(augmentation.function).parameters
+    try:
+        x, y = augmentation(_single(inputs), _single(outputs), **({"rng": rng} if takes_rng else {}))
+    except Exception as error:
+        raise TrainingError(f"{augmentation.name} cannot augment a batch: {_words(error)}") from error
+    kept = tuple(np.asarray(new, old.dtype) for new, old in zip(_listed(x), inputs))
+    return kept, tuple(np.asarray(new, old.dtype) for new, old in zip(_listed(y), outputs))
+
+
+def _make_predictor(network: keras.Model, source: Source) -> Callable[..., Any]:
+    """Return the function that gives predictions of a batch, and what regularised layers add to the loss."""
+    _, tf = tensorflow()
+
+    def predictor(inputs: Any) -> Any:
+        predictions = _listed(network(_single(inputs), training=False))
+        return predictions, tf.add_n(network.losses) if network.losses else tf.zeros(())
+
+    return tf.function(predictor, input_signature=_signature(tf, source)[:1])  # type: ignore[no-any-return]
+
+
+def _predict(predictor: Callable[..., Any], source: Source, batch_size: int) -> tuple[Tensors, Tensors, float]:
+    """Return outputs, predictions, and the mean penalty of regularised layers."""
+    seen: list[tuple[Tensors, Tensors]] = []
+    penalty = 0.0
+    for inputs, outputs in source.batches(batch_size):
+        predictions, added = predictor(inputs)
+        seen.append((outputs, tuple(np.asarray(prediction) for prediction in predictions)))
+        penalty += float(added) * len(inputs[0]) / len(source)
+    targets, predicted = (
+        tuple(np.concatenate(parts) for parts in zip(*(batch[side] for batch in seen))) for side in range(2)
+    )
+    return targets, predicted, penalty
+
+
+def _make_optimizer(keras: Any, settings: Settings) -> Any:
+    """Return the optimizer, with those of its arguments that it has."""
+    kind = _optimizer_class(keras, settings.optimizer)
+    takes = inspect.signature(kind).parameters
+    arguments = {name: value for name, value in settings.optimizer_arguments.items() if name in takes}
+    return kind(learning_rate=settings.learning_rate, **arguments)
+
+
+def _optimizer_class(keras: Any, optimizer: str) -> Any:
+    classes = {name.lower(): found for name, found in vars(keras.optimizers).items() if inspect.isclass(found)}
+    return classes[optimizer.lower()]
+
+
+def _losses(loss: Any, n_outputs: int) -> list[LossFunction]:
+    """Return the loss function of each output."""
+    keras, _ = tensorflow()
+    given = [loss.get(f"output_{i}") for i in range(n_outputs)] if isinstance(loss, Mapping) else [loss] * n_outputs
+    found: list[LossFunction] = []
+    for i, source in enumerate(given):
+        if source is None:
+            raise ProblemError(f"there is no loss for output_{i}, one of {n_outputs} outputs")
+        if isinstance(source, str) and "." in source:
+            found.append(named("loss", source))
+            continue
+        try:
+            found.append(keras.losses.get(source) if isinstance(source, str) else source)
+        except ValueError as error:
+            raise ProblemError(f"there is no loss {source!r} in Keras") from error
+    return found
+
+
+def _weights(weights: Any, n_outputs: int) -> list[float]:
+    if weights is None:
+        return [1.0] * n_outputs
+    if isinstance(weights, Mapping):
+        return [float(weights.get(f"output_{i}", 1.0)) for i in range(n_outputs)]
+    if len(weights) != n_outputs:
+        raise ProblemError(f"the loss has {len(weights)} weights, but the networks have {n_outputs} output(s)")
+    return [float(weight) for weight in weights]
+
+
+def _validating(settings: Settings) -> list[str]:
+    """Return the callbacks that want every epoch validated."""
+    monitoring = [name for name, key in callbacks_.monitored(settings.callbacks).items() if key.startswith("val_")]
+    return [*monitoring, *(name for name in callbacks_.LOGGING if name in settings.callbacks)]
+
+
+def _objective(problem: NaProblem, history: History) -> float:
+    goal = problem.goal
+    try:
+        objective = goal.value(history)
+    except Exception as error:
+        raise TrainingError(f"the objective {goal.text} cannot be computed: {_words(error)}") from error
+    if not math.isfinite(objective):
+        n_epochs, loss = len(history["loss"]), history["loss"][-1]
+        raise TrainingError(
+            f"the objective {goal.text} is {objective} after {n_epochs} epoch(s), with a loss of {loss:g}"
+        )
+    return objective
+
+
+# --- What must fit together
+
+
+def _check_shapes(space: Any, data: Data) -> None:
+    """Refuse a space whose inputs are not those of the data, before the first network is built."""
+    if space.input_shapes and tuple(space.input_shapes) != data.input_shapes:
+        raise ProblemError(
+            f"the search space has the inputs {_shown(space.input_shapes)}, but the data {_shown(data.input_shapes)}"
+        )
+    if space.output_shapes and len(space.output_shapes) != len(data.output_shapes):
+        raise ProblemError(
+            f"the search space has {len(space.output_shapes)} output(s), but the data {len(data.output_shapes)}"
+        )
+
+
+def _check_network(network: keras.Model, data: Data, settings: Settings) -> None:
+    """Refuse a network that does not fit the data."""
+    inputs = tuple(tensor.shape[1:] for tensor in network.inputs)
+    fits = len(inputs) == len(data.input_shapes) and all(
+        len(ours) == len(theirs) and all(a in (None, b) for a, b in zip(ours, theirs))
+        for ours, theirs in zip(inputs, data.input_shapes)
+    )
+    if not fits:
+        raise TrainingError(
+            f"the network takes the inputs {_shown(inputs)}, but the data have {_shown(data.input_shapes)}"
+        )
+    if len(network.outputs) != len(data.output_shapes):
+        raise TrainingError(f"the network has {len(network.outputs)} output(s), but the data {len(data.output_shapes)}")
+    _check_outputs(network, data, settings.loss)
+
+
+def _check_outputs(network: keras.Model, data: Data, loss: Any) -> None:
+    """Refuse outputs whose shape is not that of the targets: numpy and TensorFlow would make a matrix of the two.
+
+    Only losses that take numbers of classes, and those of the user, know what to do with other shapes.
+    """
+    for i, (tensor, target) in enumerate(zip(network.outputs, data.output_shapes)):
+        shape = tuple(tensor.shape[1:])
+        of_output = loss.get(f"output_{i}") if isinstance(loss, Mapping) else loss
+        if shape == target or not isinstance(of_output, str) or "." in of_output:
+            continue
+        classes = "sparse" in of_output and target in (shape[:-1], (*shape[:-1], 1))
+        if not classes:
+            hint = "; numbers of classes take a sparse loss" if target == (*shape[:-1], 1) else ""
+            raise TrainingError(f"output_{i} of the network has the shape {shape}, but the data have {target}{hint}")
+
+
+def _shown(shapes: Iterable[Sequence[Any]]) -> str:
+    return ", ".join(str(tuple(shape)) for shape in shapes)
+
+
+def _single(values: Sequence[Any]) -> Any:
+    """Return one value for itself, several as a list."""
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _listed(values: Any) -> list[Any]:
+    if isinstance(values, Mapping):
+        return list(values.values())
+    return list(values) if isinstance(values, (list, tuple)) else [values]
+
+
+def _finite(value: Any) -> Any:
+    return value if not isinstance(value, float) or math.isfinite(value) else None
+
+
+def _words(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, DhmpiError) else f"{type(error).__name__}: {text}"
