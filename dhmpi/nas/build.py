@@ -56,22 +56,29 @@ def build_network(network: Network, seed: int | None = None) -> keras.Model:
     ProblemError
         If a layer refuses its arguments or its input, or an output has not the shape that was declared.
     """
-    import keras  # late: 2 seconds and 490 MB
-
-    if seed is not None:
-        keras.utils.set_random_seed(_derived(seed, "network"))
-    builder = _Builder(keras, seed)
-    tensors: list[Any] = []
-    for step in network.steps:
-        tensors.append(builder.tensor(step, [tensors[source] for source in step.sources]))
+    builder = _Builder(seed)
+    tensors = builder.tensors(network)
     outputs = [tensors[i] for i in network.outputs]
     for step, tensor, shape in zip((network.steps[i] for i in network.outputs), outputs, network.output_shapes):
         if shape is not None and tuple(tensor.shape[1:]) != shape:
             raise ProblemError(f"{step.name!r} has the shape {tuple(tensor.shape[1:])}, but {shape} is declared")
     inputs = [tensors[i] for i in network.inputs]
-    return keras.Model(
+    return builder.keras.Model(
         inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name="network"
     )
+
+
+def measure(network: Network) -> list[tuple[Shape, int]]:
+    """Return for every step the shape of its tensor and how many parameters it adds, projections included.
+
+    Raises
+    ------
+    ProblemError
+        As :func:`build_network`, but for declared shapes.
+    """
+    builder = _Builder(None)
+    shapes = [tuple(tensor.shape[1:]) for tensor in builder.tensors(network)]
+    return list(zip(shapes, builder.n_parameters))
 
 
 def call_builder(function: Callable[[dict[str, Any]], Any], values: dict[str, Any], seed: int | None) -> keras.Model:
@@ -96,17 +103,33 @@ def call_builder(function: Callable[[dict[str, Any]], Any], values: dict[str, An
 class _Builder:
     """What is kept while one network is built: its layers, and their names."""
 
-    def __init__(self, keras: Any, seed: int | None) -> None:
-        self._keras = keras
+    def __init__(self, seed: int | None) -> None:
+        import keras  # late: 2 seconds and 490 MB
+
+        if seed is not None:
+            keras.utils.set_random_seed(_derived(seed, "network"))
+        self.keras: Any = keras
+        self.n_parameters: list[int] = []  # of the layers that each step added
         self._seed = seed
         self._layers: dict[int, Any] = {}
         self._names: set[str] = set()
+        self._made: list[Any] = []  # all that may have weights
 
-    def tensor(self, step: Step, sources: Sequence[Any]) -> Any:
+    def tensors(self, network: Network) -> list[Any]:
+        """Return the tensors of all steps."""
+        tensors: list[Any] = []
+        for step in network.steps:
+            known = len(self._made)
+            tensors.append(self._tensor(step, [tensors[source] for source in step.sources]))
+            counts = (layer.count_params() for layer in self._made[known:] if hasattr(layer, "count_params"))
+            self.n_parameters.append(sum(counts))
+        return tensors
+
+    def _tensor(self, step: Step, sources: Sequence[Any]) -> Any:
         """Return the tensor of a step, given those of its sources."""
         operation = step.operation
         if operation.name == "Input":
-            return self._keras.Input(operation.get("shape"), name=self._free(step.name))
+            return self.keras.Input(operation.get("shape"), name=self._free(step.name))
         try:
             if operation.name in MERGES:
                 return self._merge(step, sources)
@@ -120,25 +143,28 @@ class _Builder:
         except ProblemError:
             raise
         except Exception as error:  # whatever Keras, or a layer of the user's, has to say
-            taken = " and ".join(str(tuple(source.shape[1:])) for source in sources)
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ProblemError(
-                f"{step.name!r}, {operation}, cannot be applied to the shape {taken}: {reason}"
-            ) from error
+            shapes = " and ".join(str(tuple(source.shape[1:])) for source in sources)
+            reason = " ".join(str(error).split()).partition(" Arguments received")[0] or type(error).__name__
+            raise ProblemError(f"{step.name!r}, {operation}, cannot be applied to shape {shapes}: {reason}") from error
 
     def _make(self, operation: Operation, name: str) -> Any:
         """Return a new layer."""
+        layer = self._new(operation, name)
+        self._made.append(layer)
+        return layer
+
+    def _new(self, operation: Operation, name: str) -> Any:
         arguments = dict(operation.arguments)
         name = self._free(str(arguments.pop("name", name)))
         if operation.layer is not None:
             return self._seeded(operation.layer, name, arguments)
         if operation.name == "Output":
-            return self._keras.layers.Identity(name=name)
+            return self.keras.layers.Identity(name=name)
         if operation.name == "Dense":
             arguments.pop("per_step", None)
         if operation.name == "TimestepDropout":
-            return self._seeded(self._keras.layers.Dropout, name, {**arguments, "noise_shape": (None, None, 1)})
-        layer = getattr(self._keras.layers, operation.name, None)
+            return self._seeded(self.keras.layers.Dropout, name, {**arguments, "noise_shape": (None, None, 1)})
+        layer = getattr(self.keras.layers, operation.name, None)
         if not isinstance(layer, type):
             raise ProblemError(
                 f"{name!r} asks for the layer {operation.name!r}, but keras.layers has none of that name"
@@ -149,7 +175,7 @@ class _Builder:
         """Call `layer` with seeds wherever it would draw them itself."""
         nested = {key: value for key, value in arguments.items() if isinstance(value, Operation)}
         if self._seed is None or nested:
-            inner = _Builder(self._keras, None)
+            inner = _Builder(None)
             return layer(name=name, **{**arguments, **{key: inner._make(value, key) for key, value in nested.items()}})
         made = layer(name=name, **arguments)
         if type(made).__name__ in _COMPOSITE:
@@ -164,7 +190,7 @@ class _Builder:
             if key == "seed" and value is None:
                 seeds[key] = seed
             elif key.endswith("_initializer") and isinstance(value, Mapping) and _draws_seed(value):
-                seeds[key] = self._keras.initializers.get({**value, "config": {**value["config"], "seed": seed}})
+                seeds[key] = self.keras.initializers.get({**value, "config": {**value["config"], "seed": seed}})
         return layer(name=name, **{**arguments, **seeds}) if seeds else made
 
     def _merge(self, step: Step, sources: Sequence[Any]) -> Any:
@@ -173,10 +199,10 @@ class _Builder:
         tensors = self._alike(list(sources), step) if how == "add" else self._padded(list(sources), step)
         layer = "Concatenate" if how == "concat" else "Add"
         last = self._free(name)
-        merged = getattr(self._keras.layers, layer)(name=last)(tensors)
+        merged = getattr(self.keras.layers, layer)(name=last)(tensors)
         if activation is None:
             return merged
-        return self._keras.layers.Activation(activation, name=self._free(f"{name}_activation"))(merged)
+        return self.keras.layers.Activation(activation, name=self._free(f"{name}_activation"))(merged)
 
     def _alike(self, tensors: list[Any], step: Step) -> list[Any]:
         """Bring all to the shape of the first."""
@@ -215,7 +241,7 @@ class _Builder:
         shape = _shape(x)
         factors = tuple(math.ceil(n / wanted) for n, wanted in zip(shape, lengths))
         if any(factor > 1 for factor in factors):
-            pool = getattr(self._keras.layers, _POOLS[len(shape)])
+            pool = getattr(self.keras.layers, _POOLS[len(shape)])
             x = pool(factors, strides=factors, padding="same", name=self._free(f"{name}_average"))(x)
         return self._pad(x, (*lengths, shape[-1]), name)
 
@@ -232,13 +258,13 @@ class _Builder:
         missing = [(n - have) for have, n in zip(shape, wanted)]
         ends = [(n // 2, n - n // 2) for n in missing] + [(0, 0)] * len(room)
         x = self._reshape(x, (*shape, *room, 1), name)
-        x = self._keras.layers.ZeroPadding3D(ends, name=self._free(f"{name}_pad"))(x)
+        x = self.keras.layers.ZeroPadding3D(ends, name=self._free(f"{name}_pad"))(x)
         return self._reshape(x, wanted, name)
 
     def _reshape(self, x: Any, shape: Shape, name: str) -> Any:
         if len(shape) == 1:
-            return self._keras.layers.Flatten(name=self._free(f"{name}_flatten"))(x)
-        return self._keras.layers.Reshape(shape, name=self._free(f"{name}_reshape"))(x)
+            return self.keras.layers.Flatten(name=self._free(f"{name}_flatten"))(x)
+        return self.keras.layers.Reshape(shape, name=self._free(f"{name}_reshape"))(x)
 
     def _free(self, name: str) -> str:
         """Return a name that TensorFlow takes and no other layer has."""

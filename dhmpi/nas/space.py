@@ -404,6 +404,11 @@ class SearchSpace:
         return math.prod(self.n_options)
 
     @property
+    def has_graph(self) -> bool:
+        """Whether the networks are known without building them: not where a function does."""
+        return self._function is None
+
+    @property
     def input_shapes(self) -> tuple[Shape, ...]:
         """Without the batch; empty where a function builds the networks."""
         return tuple(shape for _, shape in self._inputs)
