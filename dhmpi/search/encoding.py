@@ -89,7 +89,7 @@ class Encoding:
         self._low[self._log], self._high[self._log] = np.log(self._low[self._log]), np.log(self._high[self._log])
         self._log_cells = self._log & self._discrete
         self._priors = [self._prior(hp, j) for j, hp in enumerate(hyperparameters)]
-        self._weighted = {j: self._priors[j] for j in np.flatnonzero(self._nominal) if self._priors[j] is not None}
+        self._weighted = {j: prior for j, prior in enumerate(self._priors) if prior is not None and self._nominal[j]}
         self._conditions = [list(space.parent_conditions_of[name]) for name in self.names]
         self._clauses = list(space.forbidden_clauses)
         self.n_conditional = sum(map(bool, self._conditions))
