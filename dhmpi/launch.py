@@ -26,7 +26,7 @@ from dhmpi.mpi.environment import TERMINAL_VARIABLE
 from dhmpi.restarts import Attempt, reachable, without_hosts
 from dhmpi.rundirectory import default_path
 
-PROGRAMS = ("ambs", "regevo", "random")
+PROGRAMS = ("ambs", "regevo", "random", "doctor")
 LOOK_SECONDS = 20.0
 ASK_EVERY = 10.0
 """Seconds between questions whether the search has ended, where a host may have been lost."""
@@ -181,6 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise OptionError(f"-n must be >= 1, got {options.ranks}")
         if options.restarts < 0:
             raise OptionError(f"--restarts must be >= 0, got {options.restarts}")
+        if options.restarts and options.program == "doctor":
+            raise OptionError("--restarts resumes a search, and the doctor is none: leave it out")
         # What is wrong with the options is said here, before any rank starts.
         search = importlib.import_module(f"dhmpi.{options.program}").PROGRAM.parse(options.arguments)
         launcher = find(options.mpiexec)

@@ -139,6 +139,19 @@ def tree_rss_mb(pid: int, enough: float = float("inf")) -> float:
     return total
 
 
+def available_mb() -> float:
+    """Return the memory in MB (2^20 bytes) that new processes may take on this host, 0 if nobody says.
+
+    Where a control group limits this process, what that leaves.
+    """
+    lines = (_read("/proc/meminfo") or b"").splitlines()
+    free = next((int(line.split()[1]) / 1024 for line in lines if line.startswith(b"MemAvailable:")), 0.0)
+    limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
+    if limit and used and limit.strip().isdigit():
+        free = min(free, max(0.0, (int(limit) - int(used)) / _MB))
+    return free
+
+
 def marked_processes(variable: str, value: str) -> list[int]:
     """Return the processes of this user, other than this one, that were started with an environment variable so set."""
     mark = f"{variable}={value}".encode()

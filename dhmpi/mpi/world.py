@@ -242,6 +242,35 @@ def _agree(comm: MPI.Comm, met: bool) -> bool:
             met = False  # one died meanwhile
 
 
+class Meeting(NamedTuple):
+    """All ranks, for an examination, and how they came together."""
+
+    comm: MPI.Comm
+    library: str
+    thread_level: str
+    """single, funneled, serialized or multiple."""
+    seconds: float
+    """That MPI took to be initialised, here."""
+    can_survive: bool
+    """Whether this MPI library has what is needed to survive the death of ranks."""
+
+
+def meet() -> Meeting:
+    """Initialise MPI for `dhmpi.doctor`, where everything is collective and no rank has a role (collective)."""
+    began = time.monotonic()
+    from mpi4py import MPI
+
+    levels = {
+        MPI.THREAD_SINGLE: "single",
+        MPI.THREAD_FUNNELED: "funneled",
+        MPI.THREAD_SERIALIZED: "serialized",
+        MPI.THREAD_MULTIPLE: "multiple",
+    }
+    seconds = time.monotonic() - began
+    can_survive = fault_tolerant() and hasattr(MPI.Comm, "Ack_failed")
+    return Meeting(MPI.COMM_WORLD, _library(MPI), levels[MPI.Query_thread()], seconds, can_survive)
+
+
 def finish(world: World, code: int, together: bool) -> int:
     """Let the last messages leave, then finalise MPI (collective over the world); return the exit code.
 
