@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dhmpi import __version__
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError, ProblemError
+from dhmpi.tables import write
 
 if TYPE_CHECKING:
     from dhmpi.nas.space import Network, SearchSpace, Shape
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Show a search space or an architecture; return the exit code."""
     try:
         options = parser().parse_args(arguments)
-        print(_shown(options))
+        write(sys.stdout, _shown(options))
     except DhmpiError as error:
         print(f"dhmpi.nas.show: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -207,6 +209,7 @@ def _measured(network: Network) -> Measures | None:
 
 
 def _has_keras() -> bool:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else TensorFlow reports on the processor
     return all(importlib.util.find_spec(name) is not None for name in ("keras", "tensorflow"))
 
 
