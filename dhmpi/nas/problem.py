@@ -601,6 +601,8 @@ class NaProblem(HpProblem):
             raise
         except Exception as error:
             raise ProblemError(f"the search space cannot be made: {made.name} raised {_words(error)}") from error
+        if hasattr(space, "convert"):  # one of dhmpi.nas.compat
+            space = space.convert()
         if not hasattr(space, "decisions"):
             raise ProblemError(f"search_space: {made.name} returned {_kind(space)} instead of a SearchSpace")
         for decision in space.decisions:
