@@ -19,6 +19,7 @@ COMMANDS = {
     "ambs": "Search hyperparameters with a model, on all ranks of one MPI launch.",
     "regevo": "Search by regularized evolution.",
     "random": "Search at random.",
+    "ppo": "Search architectures by reinforcement learning, with agents that learn together.",
     "plan": "Show which rank would do what on a machine, before anybody queues.",
     "submit": "Write a job script for the scheduler of a site, and submit it.",
     "launch": "Start a search on several ranks with the mpiexec at hand.",

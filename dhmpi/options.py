@@ -28,6 +28,7 @@ ACQUISITIONS = ("UCB", "LCB", "EI", "PI", "gp_hedge")
 TASK_DIRS = ("all", "failed", "none")
 TRAINING = "dhmpi.nas.run.alpha.run"
 """The run function of architecture searches: trains the network that a configuration describes."""
+NETWORKS = tuple(f"ppo_{cell}_{units}" for cell in ("lstm", "lnlstm") for units in (32, 64, 128))
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 Options = TypeVar("Options", bound="SearchOptions")
@@ -332,8 +333,8 @@ class AmbsOptions(SearchOptions):
 
 
 @dataclass(frozen=True)
-class RandomOptions(SearchOptions):
-    """Options of the random search, of architectures or hyperparameters."""
+class ArchitectureOptions(SearchOptions):
+    """Options of every search that is meant for architectures."""
 
     run: str = option(
         TRAINING,
@@ -342,6 +343,107 @@ class RandomOptions(SearchOptions):
         "what to search",
         metavar="NAME",
     )
+
+
+@dataclass(frozen=True)
+class PpoOptions(ArchitectureOptions):
+    """Options of reinforcement learning by proximal policy optimisation."""
+
+    num_agents: int = option(
+        1, "agents that share the work of teaching the policy; each has as many evaluators", "how to search", int,
+        metavar="N",
+    )  # fmt: skip
+    num_nodes: int | None = option(
+        None, "another name of --num-agents, from the times of one agent a node", "how to search", int, metavar="N"
+    )
+    spread_remainder: bool = option(
+        False, "let some agents have one evaluator more, so that no rank is idle", "how to search"
+    )
+    episodes_per_update: int | None = option(
+        None,
+        "architectures from which the policy learns at once, of all agents; by default the number of evaluators",
+        "how to search",
+        int,
+        metavar="N",
+    )
+    batch_quorum: float = option(
+        1.0,
+        "learn as soon as this share of a batch is evaluated; what is late is learned from with the next batch",
+        "how to search",
+        float,
+        metavar="SHARE",
+    )
+    on_duplicate: str = option(
+        "reuse",
+        "reuse: an architecture that was evaluated before has its objective at once, as a trial of status reused; "
+        "re-evaluate: it is evaluated again, with another seed",
+        "how to search",
+        choices=("reuse", "re-evaluate"),
+    )
+    stop_on_convergence: int | None = option(
+        None, "stop after K updates in a row from one architecture only", "how to search", int, metavar="K"
+    )
+    network: str = option(
+        "ppo_lnlstm_128",
+        "policy: a recurrent network of so many units, with (lnlstm) or without (lstm) layer normalisation; the values "
+        "have one of their own",
+        "how to search",
+        choices=NETWORKS,
+    )
+    gamma: float = option(1.0, "discount of rewards", "how to search", float, metavar="G")
+    lam: float = option(0.95, "lambda of generalised advantage estimation", "how to search", float, metavar="L")
+    ent_coef: float = option(0.01, "weight of the entropy bonus", "how to search", float, metavar="C")
+    vf_coef: float = option(0.5, "weight of the value loss", "how to search", float, metavar="C")
+    cliprange: float = option(0.2, "how far one update may move the policy", "how to search", float, metavar="EPS")
+    learning_rate: float = option(
+        3e-4, "of Adam; it falls linearly to zero over --max-evals", "how to search", float, metavar="R"
+    )
+    max_grad_norm: float = option(
+        0.5, "longer gradients, of all agents together, are scaled down", "how to search", float, metavar="X"
+    )
+    noptepochs: int = option(10, "passes over a batch in an update", "how to search", int, metavar="N")
+    nminibatches: int = option(1, "gradient steps in a pass", "how to search", int, metavar="N")
+    target_kl: float | None = option(
+        None, "end an update early once the policy has moved so far", "how to search", float, metavar="X"
+    )
+    failure_reward: float = option(-1.0, "reward of a failed evaluation", "how to search", float, metavar="R")
+
+    @property
+    def n_agents(self) -> int:
+        return self.num_agents if self.num_nodes is None else self.num_nodes
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How to learn, in the words of `dhmpi.search.ppo.Settings`, which checks it."""
+        names = ("network", "gamma", "lam", "ent_coef", "vf_coef", "cliprange", "learning_rate", "max_grad_norm",
+                 "noptepochs", "nminibatches", "target_kl", "failure_reward")  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    def check(self) -> None:
+        super().check()
+        for name in ("num_agents", "num_nodes", "episodes_per_update", "stop_on_convergence", "noptepochs",
+                     "nminibatches"):  # fmt: skip
+            _at_least(self, name, 1)
+        if self.num_nodes is not None and self.num_agents not in (1, self.num_nodes):
+            raise OptionError(f"--num-agents {self.num_agents} and --num-nodes {self.num_nodes} say the same: give one")
+        if not 0 < self.batch_quorum <= 1:
+            raise OptionError(f"--batch-quorum must be a share > 0 and <= 1, got {self.batch_quorum:g}")
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"{flag(name)} must be >= 0 and <= 1, got {getattr(self, name):g}")
+        for name in ("ent_coef", "vf_coef"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise OptionError(f"{flag(name)} must be >= 0, got {getattr(self, name):g}")
+        for name in ("cliprange", "learning_rate", "max_grad_norm", "target_kl"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise OptionError(f"{flag(name)} must be > 0, got {value:g}")
+
+
+@dataclass(frozen=True)
+class RandomOptions(ArchitectureOptions):
+    """Options of the random search, of architectures or hyperparameters."""
+
     num_nodes: int = option(
         1, "masters of the search; there is one, and all other ranks evaluate", "how to search", int, metavar="1"
     )

@@ -879,7 +879,7 @@ class Invariants:
 
     def _placed(self, event: dict[str, Any]) -> None:
         id_, rank, attempt = event["trial"], event["rank"], event["attempt"]
-        if rank not in self._joined:
+        if rank not in self._joined and not event.get("reused"):
             raise _Mismatch(f"trial {id_} was given to rank {rank}, which had not joined or had left")
         if id_ in self._finished:
             raise _Mismatch(f"trial {id_} was given out though it had finished")

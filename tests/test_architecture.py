@@ -12,14 +12,14 @@ LAYERS = (
     ("errors", "trials", "frames", "platform", "chaos", "stopping", "mpi.environment"),
     ("problem", "load", "journal", "results", "budget", "rundirectory", "timeline", "runs"),
     ("mpi.layout", "mpi.protocol", "mpi.wait", "options"),
-    ("search", "evaluate", "mpi"),
+    ("search", "evaluate", "mpi", "nas"),
     ("roles",),
     ("launch", "restarts", "check", "rerun", "sites", "plan", "jobscript", "submit", "importable"),
-    ("tables", "ls", "doctor", "diagnosis", "watch", "analytics", "commands", "completion", "__main__"),
-    ("ambs", "regevo", "random", "replay"),
+    ("tables", "ls", "doctor", "diagnosis", "watch", "analytics", "commands", "completion", "__main__", "nas.show"),
+    ("ambs", "regevo", "random", "ppo", "replay"),
 )
 TOOLS = (
-    *("ambs", "regevo", "random", "launch", "check", "replay", "rerun", "plan", "submit"),
+    *("ambs", "regevo", "random", "ppo", "launch", "check", "replay", "rerun", "plan", "submit"),
     *("ls", "doctor", "commands", "completion"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)

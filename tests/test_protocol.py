@@ -26,6 +26,10 @@ PAYLOADS = [
     (Tag.NO_PROBLEM, protocol.Refused("no problem")),
     (Tag.PROPOSED, protocol.Proposed(1, 2, [3], [Proposal(4, {"x": 1})], [5], True, 0.5)),
     (
+        Tag.PROPOSED,
+        protocol.Proposed(1, 2, [], [Proposal(4, {"x": 1})], [], False, 0.5, [(4, 1.5)], [{"e": "x"}], "end"),
+    ),
+    (
         Tag.SEARCHING,
         protocol.Searching(True, protocol.ProblemInfo(["x"], "f", 3), [1, 2], [Proposal(2, {"x": 1})]),
     ),
@@ -36,6 +40,11 @@ PAYLOADS = [
     (Tag.SERVING, protocol.Serving()),
     (Tag.KILL, protocol.Kill()),
     (Tag.BROKEN, protocol.Broken()),
+    (Tag.LEARN, protocol.Learn(1, 2, "print", {"seed": 3}, [[0]], [[-0.5]], [[0.1]], [1.0], 0.5)),
+    (Tag.PART, protocol.Sums(1, 2, [0.5])),
+    (Tag.TOTAL, protocol.Sums(1, 2, [1.5])),
+    (Tag.NEED, protocol.State(1)),
+    (Tag.STATE, protocol.State(1, {"parameters": [0.5]})),
 ]
 
 

@@ -45,6 +45,13 @@ class Tag(IntEnum):
     KILL = 54
     # anybody -> everybody
     BROKEN = 61
+    # leading agent -> other agents
+    LEARN = 71
+    TOTAL = 72
+    STATE = 73
+    # other agents -> leading agent
+    PART = 81
+    NEED = 82
 
 
 FROM_MASTER = frozenset({Tag.SETUP, Tag.WORK, Tag.BEGIN, Tag.NEWS, Tag.STOP, Tag.HEIR, Tag.SERVING, Tag.KILL})
@@ -175,6 +182,12 @@ class Proposed(NamedTuple):
     exhausted: bool = False
     """Whether the space holds no other configuration."""
     seconds: float = 0.0
+    reused: Sequence[tuple[int, float]] = ()
+    """Key and objective of those that need no evaluation."""
+    notes: Sequence[dict[str, Any]] = ()
+    """Events of the search, for the journal."""
+    stop: str = ""
+    """Why the search wants to end, if it does."""
 
 
 class Searching(NamedTuple):
@@ -217,6 +230,39 @@ class Broken(NamedTuple):
     """Tag BROKEN: the sender has met a bug and has reported it; everybody ends at once."""
 
 
+class Learn(NamedTuple):
+    """Tag LEARN: an agent's share of a batch, see `dhmpi.search.ppo.Learner`."""
+
+    attempt: int
+    """Number of this attempt at any update."""
+    agent: int
+    fingerprint: str
+    """Of the learner that all agents must have before they learn."""
+    learner: dict[str, Any]
+    """What an agent makes its learner of, if it has none: ``n_options``, ``settings``, ``seed``."""
+    choices: Any
+    log_probabilities: Any
+    values: Any
+    rewards: Any
+    progress: float
+
+
+class Sums(NamedTuple):
+    """Tags PART and TOTAL: an agent's sums, and those of all agents."""
+
+    attempt: int
+    number: int
+    """Of the reduction within the attempt."""
+    array: Any
+
+
+class State(NamedTuple):
+    """Tags NEED and STATE: another learner is needed than the agent has, and what it should be."""
+
+    attempt: int
+    learner: dict[str, Any] | None = None
+
+
 _PAYLOADS: dict[Tag, type[NamedTuple]] = {
     Tag.SETUP: Setup,
     Tag.WORK: Work,
@@ -237,6 +283,11 @@ _PAYLOADS: dict[Tag, type[NamedTuple]] = {
     Tag.SERVING: Serving,
     Tag.KILL: Kill,
     Tag.BROKEN: Broken,
+    Tag.LEARN: Learn,
+    Tag.PART: Sums,
+    Tag.TOTAL: Sums,
+    Tag.NEED: State,
+    Tag.STATE: State,
 }
 _STATUS = {status.value: status for status in Status}
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -91,9 +91,17 @@ class World:
 
     @property
     def searcher(self) -> int:
-        """The rank that the layout names, or the master where it names none or that one is dead."""
-        searcher = self.layout.searcher
-        return self.master if searcher is None or searcher in self.post.dead else searcher
+        """The searcher or first agent of the layout that lives; the master if there is none."""
+        return next(self._searchers(), self.master)
+
+    @property
+    def searcher_lives(self) -> bool:
+        """Whether a rank lives that the layout names as searcher or agent."""
+        return next(self._searchers(), None) is not None
+
+    def _searchers(self) -> Iterator[int]:
+        candidates = self.layout.agents or (self.layout.searcher,)
+        return (rank for rank in candidates if rank is not None and rank not in self.post.dead)
 
     def tell_everybody(self, tag: Tag, payload: Any) -> None:
         """Send a message to every rank, this one included."""

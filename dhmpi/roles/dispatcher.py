@@ -360,7 +360,14 @@ class Dispatcher:
                 "exhausted": proposed.exhausted,
             }
         )
+        self._events += [{**note, "t": now} for note in proposed.notes]
         proposals: Iterable[tuple[int, Config]] = proposed.proposals
+        if proposed.reused:
+            objectives = dict(proposed.reused)
+            for key, config in proposals:
+                if key in objectives:
+                    self._reuse(key, config, objectives[key], now)
+            proposals = [(key, config) for key, config in proposals if key not in objectives]
         if proposed.replacing:
             replacing = set(proposed.replacing)
             replaced = [key for key, _ in self._ahead if key in replacing]
@@ -373,6 +380,8 @@ class Dispatcher:
                 proposals = [(key, config) for key, config in proposals if config not in raced]
         self._ahead.extend(proposals)
         self.exhausted = proposed.exhausted
+        if proposed.stop and self.stopping is None:
+            self.stop(proposed.stop, now)
         self._assign(now)
         self._check_exhausted(now)
 
@@ -607,6 +616,19 @@ class Dispatcher:
             if self._n_durations % 32 == 0 or self._n_durations < 8:
                 self._set_depth()
 
+    def _reuse(self, key: int, config: Config, objective: float, now: float) -> None:
+        """Finish a trial whose objective is known, without an evaluator, as far as the budget allows."""
+        if not self.n_wanted:
+            self._dropped.append(key)
+            return
+        trial = Trial(self.n_started, key, config)
+        self.n_started += 1
+        self._started_keys.append(key)
+        event = {"e": "placed", "t": now, "trial": trial.id, "attempt": 0, "rank": 0, "key": key, "config": config}
+        self._events.append({**event, "reused": True})
+        self._finish(Outcome(trial.id, 0, Status.REUSED, objective, start=now, end=now), trial, now)
+        self._check_budget(now)
+
     def _cancelled(self, outcome: Outcome, trial: Trial, now: float) -> None:
         self._events.append({"e": "cancelled", "t": now, "trial": trial.id, "rank": outcome.rank})
 
@@ -703,8 +725,8 @@ class Dispatcher:
 
     def _count(self, outcome: Outcome, now: float) -> None:
         """Note what came from a host."""
-        if outcome.status is Status.LOST:
-            return  # its losses are counted
+        if outcome.status in (Status.LOST, Status.REUSED):
+            return  # the losses are counted; nobody has evaluated the other
         host = self._hosts.get(outcome.host)
         if host is None:
             host = self._hosts[outcome.host] = _Host()

@@ -133,6 +133,7 @@ class Master(Role):
         self._history = journal.History()
         self._inherits = False
         self._awaits_searcher = False
+        self._searcher = world.searcher
 
     # -- the beginning -------------------------------------------------------------------------------------------------
 
@@ -178,10 +179,11 @@ class Master(Role):
             self._world.tell_everybody(Tag.HEIR, protocol.Heir(history.n_asks))
         for leader in layout.leaders:
             self._set_up(leader)
-        if not self._heir or layout.searcher is None or layout.searcher in dead:
-            self._begin_search()
-        else:
+        if self._heir and self._world.searcher_lives:
+            self._searcher = self._world.searcher
             self._awaits_searcher = True  # what it has said before it heard of this master, it says again
+        else:
+            self._begin_search()
         self._fill_vacancies(now)
 
     def _inherit(self, history: journal.History, now: float) -> None:
@@ -210,6 +212,7 @@ class Master(Role):
             self._recorder.write(self._dispatcher.take_events())
             self._dispatcher.take_news()  # is in what follows
             history = journal.replay(self._directory.journal)
+        self._searcher = self._world.searcher
         ahead = self._dispatcher.ahead
         spec = {
             **self._search,
@@ -217,9 +220,10 @@ class Master(Role):
             "seed": self._seed,
             "n_evaluators": self._world.layout.n_evaluators,
             "max_evals": self._options.max_evals,
+            "checkpoint": str(self._directory.path / "checkpoint" / f"{self._search['search']}.npz"),
         }
         self._world.post.send(
-            self._world.searcher,
+            self._searcher,
             Tag.BEGIN,
             protocol.Begin(
                 self._directory.run_id,
@@ -392,7 +396,7 @@ class Master(Role):
     def lost(self, ranks: Sequence[int]) -> None:
         now = self._now()
         self._bury(ranks, now)
-        if self._world.layout.searcher in ranks:
+        if self._searcher in ranks:
             self._awaits_searcher = False
             self._begin_search()
         self._fill_vacancies(now)

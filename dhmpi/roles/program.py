@@ -59,6 +59,8 @@ class Program:
         Options -> whether the search fits models; it then lives in a process of its own.
     with_master : bool, default False
         Whether the search costs so little that it lives in the master's process, and all other ranks evaluate.
+    agents : callable, optional
+        Options -> how many agents share the work of the search; by default none.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Program:
     spec: Callable[[Any], dict[str, Any]]
     fits: Callable[[Any], bool]
     with_master: bool = False
+    agents: Callable[[Any], int] = lambda options: 0
 
     @property
     def module(self) -> str:
@@ -163,6 +166,8 @@ class _Rank:
             job_mode=self.options.job_mode,
             node_packing_count=self.options.node_packing_count,
             evals_per_node=self.options.num_evals_per_node,
+            agents=self.program.agents(self.options),
+            spread_remainder=getattr(self.options, "spread_remainder", False),
         )
 
     def report_bug(self) -> None:
@@ -198,7 +203,7 @@ class _Rank:
             crew.add(Spare())
         if "evaluator" in names:
             crew.add(self.evaluator(here))
-        if here.rank == layout.searcher:
+        if here.rank == layout.searcher or "agent" in names:
             crew.add(self.searcher(here))
         if self.keeper is not None and not crew.roles and not here.survives:
             self.keeper.close()  # a rank without evaluations and search needs no children
@@ -225,6 +230,11 @@ class _Rank:
         return Evaluator(here.post, host, backend, options.eval_timeout, here.clock_offset, options.silence, reports)
 
     def searcher(self, here: world.World) -> Role:
+        if here.layout.agents:
+            os.environ.update(thread_variables(here.n_cpus))  # before numpy is imported
+            from dhmpi.roles.agent import Agent
+
+            return Agent(here.post, here.layout.agents, self.options.silence)
         from dhmpi.roles.searcher import Searcher
 
         return Searcher(here.post, functools.partial(self.search_host, here), self.options.silence)

@@ -185,6 +185,9 @@ class Searcher(Role):
             ask.replacing,
             exhausted=asked["exhausted"],
             seconds=asked["seconds"],
+            reused=asked["reused"],
+            notes=asked["notes"],
+            stop=asked["stop"],
         )
         for key in ask.replacing:
             self._ahead.pop(key, None)

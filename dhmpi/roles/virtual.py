@@ -18,7 +18,7 @@ from dhmpi.mpi.protocol import News, Proposed, Work
 from dhmpi.roles.dispatcher import Dispatcher
 from dhmpi.roles.supply import Ask, Supply
 from dhmpi.search.base import Search
-from dhmpi.trials import Config, Outcome, Proposal, Status, Trial
+from dhmpi.trials import Config, Outcome, Status, Trial
 
 
 @dataclass
@@ -156,22 +156,25 @@ class _Simulator:
         proposals = self.search.ask(ask.n, ask.replacing)
         self.run.n_asks += 1
         seconds = self.ask_seconds(n_told, ask.n)
-        informed, exhausted = self.search.informed, self.search.exhausted
-        self.after(seconds, self.answer, ask, proposals, pending, n_told, informed, exhausted, seconds)
+        search = self.search
+        proposed = Proposed(
+            self.run.n_asks - 1,
+            n_told,
+            pending,
+            proposals,
+            ask.replacing,
+            search.exhausted,
+            seconds,
+            list(search.reused.items()),
+            search.notes,
+            search.stop,
+        )
+        self.after(seconds, self.answer, ask, proposed, search.informed)
 
-    def answer(
-        self,
-        ask: Ask,
-        proposals: list[Proposal],
-        pending: list[int],
-        n_told: int,
-        informed: bool,
-        exhausted: bool,
-        seconds: float,
-    ) -> None:
+    def answer(self, ask: Ask, proposed: Proposed, informed: bool) -> None:
         self.asking = False
-        self.supply.answered(ask, [key for key, _ in proposals], informed, seconds, exhausted)
-        proposed = Proposed(self.run.n_asks - 1, n_told, pending, proposals, ask.replacing, exhausted, seconds)
+        keys = [key for key, _ in proposed.proposals]
+        self.supply.answered(ask, keys, informed, proposed.seconds, proposed.exhausted)
         self.after(self.latency, self.dispatcher.propose, proposed, self.now + self.latency)
         self.ask()
 

@@ -8,11 +8,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from dhmpi.trials import Config, Proposal
+
+
+class Team(Protocol):
+    """The agents that share the work of a search that learns; all but the one that runs the search are elsewhere."""
+
+    def update(self, learner: Any, episodes: Any, rewards: np.ndarray, progress: float) -> Any:
+        """Have every agent's learner learn a batch, see :meth:`dhmpi.search.ppo.Learner.update`."""
+
+
+@runtime_checkable
+class Learning(Protocol):
+    """A search that learns with a team."""
+
+    team: Team
 
 
 class Search(ABC):
@@ -32,6 +46,12 @@ class Search(ABC):
         Whether the last answer depends on what was told, so that asking again with more told may improve on it.
     exhausted : bool
         Whether the last answer was shorter than asked, and nothing but dropping proposals can change that.
+    reused : dict of int to float
+        Key and objective of those proposals of the last answer that need no evaluation.
+    notes : list of dict
+        What the journal should hold of how the last answer came about: events.
+    stop : str
+        Why the search wants to end; empty as long as it does not.
     """
 
     fits: ClassVar[bool] = True
@@ -44,6 +64,9 @@ class Search(ABC):
         self.n_told = 0
         self.informed = False
         self.exhausted = False
+        self.reused: dict[int, float] = {}
+        self.notes: list[dict[str, Any]] = []
+        self.stop = ""
 
     def ask(self, n: int, replacing: Iterable[int] = ()) -> list[Proposal]:
         """Propose up to `n` configurations, none of them told, pending, or twice in the answer.

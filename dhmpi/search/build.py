@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dhmpi.errors import OptionError
 from dhmpi.load import load_problem
 from dhmpi.options import TRAINING
-from dhmpi.problem import HpProblem
+from dhmpi.problem import HpProblem, choices
 from dhmpi.search.base import Search
 from dhmpi.search.evolution import RegularizedEvolution
 from dhmpi.search.screening import Screening
 from dhmpi.search.space import SpaceSearch
 from dhmpi.search.uniform import UniformSearch
 
-SEARCHES = ("ambs", "regevo", "random")
+SEARCHES = ("ambs", "regevo", "random", "ppo")
 
 
 def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
@@ -31,7 +32,10 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
         - ``options``: for ambs any of ``surrogate_model``, ``liar_strategy``, ``acq_func``, ``kappa``, ``xi``,
           ``n_jobs`` as in :class:`dhmpi.search.model_based.ModelBasedSearch`; the surrogate ``DUMMY`` means random
           configurations.  For regevo any of ``population_size``, ``sample_size``, ``crossover`` as in
-          :class:`dhmpi.search.evolution.RegularizedEvolution`.
+          :class:`dhmpi.search.evolution.RegularizedEvolution`.  For ppo those of
+          :class:`dhmpi.search.ppo.Settings` under ``settings``, and any others of
+          :class:`dhmpi.search.reinforcement.ReinforcementSearch`.
+        - ``checkpoint``: file in which a search keeps what it has learned, if it learns.
         - ``screening``: ``epochs`` and ``promote`` as in :class:`dhmpi.search.screening.Screening`; None for none.
         - ``run``: name of the run function, refused where it cannot evaluate the problem.
 
@@ -57,6 +61,8 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
             f"--run is missing: {spec['problem']} is a problem of hyperparameters, and the default function trains "
             f"architectures; give a package.module.name or a .py file"
         )
+    if spec["search"] == "ppo":
+        return _reinforcement(problem, spec)
     inner = _search(problem, spec)
     if not plain:
         inner.to_config, inner.from_config = problem.to_config, problem.from_config
@@ -69,6 +75,43 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
         "n_starting_points": len(inner.starting_points),
     }
     return Screening(inner, **screening) if screening else inner, info
+
+
+def _reinforcement(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
+    """Return a search by a policy, which makes one decision after another among given options."""
+    from dhmpi.search.ppo import Settings
+    from dhmpi.search.reinforcement import ReinforcementSearch
+
+    space = problem.space
+    options = {name: choices(space[name]) for name in space}
+    ranges = [name for name, values in options.items() if values is None]
+    if ranges or space.conditions or space.forbidden_clauses:
+        what = f"hyperparameter {ranges[0]!r} is a range" if ranges else "there are conditions or forbidden clauses"
+        raise OptionError(
+            f"ppo decides among given options, but in {spec['problem']} {what}: use regevo or ambs, or fix it"
+        )
+    given = dict(spec.get("options", {}))
+    try:
+        settings = Settings(**given.pop("settings", {}))
+    except ValueError as error:
+        raise OptionError(f"--{str(error).replace('_', '-', 1)}") from error
+    search = ReinforcementSearch(
+        [values for values in options.values() if values is not None],
+        list(options),
+        spec["seed"],
+        settings=settings,
+        **{"episodes_per_update": spec["n_evaluators"], "max_evals": spec["max_evals"], **given},
+        checkpoint=Path(spec["checkpoint"]) if spec.get("checkpoint") else None,
+    )
+    search.to_config, search.from_config = problem.to_config, problem.from_config
+    info = {
+        "hyperparameters": list(problem.columns),
+        "size": search.size,
+        "fingerprint": problem.fingerprint(),
+        "fits": search.fits,
+        "n_starting_points": 0,
+    }
+    return search, info
 
 
 def _search(problem: HpProblem, spec: Mapping[str, Any]) -> SpaceSearch:

@@ -15,7 +15,7 @@ from typing import Any
 
 from dhmpi import frames, platform
 from dhmpi.errors import DhmpiError
-from dhmpi.search.base import Search
+from dhmpi.search.base import Learning, Search, Team
 from dhmpi.search.build import build
 
 EXIT_BUG = 70
@@ -32,21 +32,36 @@ class Host:
     ...], "pending": [[key, config], ...], "n_asks": n}}``
     ``{"ask": {"n": n, "replacing": [key, ...]}}``          ``{"asked": {"ask": number, "told": n_told, "pending":
                                                             [key, ...], "proposals": [[key, config], ...],
-                                                            "informed": bool, "exhausted": bool, "seconds": s}}``
+                                                            "informed": bool, "exhausted": bool, "seconds": s,
+                                                            "reused": [[key, objective], ...], "notes": [event, ...],
+                                                            "stop": sentence}}``
     ``{"tell": [[key, objective or null], ...]}``           none
     ``{"drop": [key, ...]}``                                none
     ======================================================  ==================================================
 
-    ``pending`` are those that the ask took for pending; ``informed`` and ``exhausted`` are as in
-    :class:`dhmpi.search.base.Search`.
+    ``pending`` are those that the ask took for pending; ``informed`` and what follows are as in
+    :class:`dhmpi.search.base.Search`.  Where a search cannot go on for a reason that a user can mend, a full disk for
+    instance, the answer is ``{"refused": sentence}``.
+
+    Parameters
+    ----------
+    team : Team, optional
+        The agents that learn together with the search, for a search that learns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, team: Team | None = None) -> None:
         self._search: Search | None = None
+        self._team = team
 
     def handle(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
         """Act on one message; return the answer, ``None`` if there is none."""
         ((verb, content),) = message.items()
+        try:
+            return self._handle(verb, content)
+        except DhmpiError as error:
+            return {"refused": str(error)}
+
+    def _handle(self, verb: str, content: Any) -> dict[str, Any] | None:
         if verb == "build":
             return self._build(content)
         if self._search is None:
@@ -64,10 +79,9 @@ class Host:
         return None
 
     def _build(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            self._search, info = build(spec)
-        except DhmpiError as error:
-            return {"refused": str(error)}
+        self._search, info = build(spec)
+        if self._team is not None and isinstance(self._search, Learning):
+            self._search.team = self._team
         platform.collect_garbage_rarely()
         return {"ready": info}
 
@@ -86,6 +100,9 @@ class Host:
             "informed": search.informed,
             "exhausted": search.exhausted,
             "seconds": time.perf_counter() - start,
+            "reused": [[key, objective] for key, objective in search.reused.items()],
+            "notes": search.notes,
+            "stop": search.stop,
         }
 
 
