@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dhmpi.nas.problem import NaProblem
 
-__all__ = ["OPTIMUM", "Problem", "rewards", "run"]
+__all__ = ["OPTIMUM", "Problem", "rewards", "run", "terms"]
 
 Problem: NaProblem
 
@@ -91,8 +91,8 @@ def rewards(archs: np.ndarray) -> np.ndarray:
     ndarray of shape (n,)
         A quarter of the architectures lies below 0.31, a quarter above 0.51; none lies above ``OPTIMUM``.
     """
-    terms = _terms()
-    total = terms.values[terms.offsets + archs @ terms.strides].sum(axis=1)
+    values, offsets, strides = _sum()
+    total = values[offsets + archs @ strides].sum(axis=1)
     return SHIFT + SCALE * (total + LUCK * _luck(archs))
 
 
@@ -110,31 +110,37 @@ def _luck(archs: np.ndarray) -> np.ndarray:
     return (uniform - 0.5) * 12**0.5
 
 
-@cache
-def _terms() -> _Sum:
+def terms() -> list[tuple[tuple[int, ...], np.ndarray]]:
+    """Return the terms of the sum: which one or two decisions, and a number for each of their options."""
     draw = _stream(SEED)
-    terms: list[tuple[tuple[int, ...], np.ndarray]] = []  # which decisions, and a number for each of their options
+    found: list[tuple[tuple[int, ...], np.ndarray]] = []
     for layer in LAYERS:
         saturation, cost = 1 - np.exp(-WIDTHS / (1 / 6 + draw() / 2)), 0.6 * draw() * WIDTHS
-        terms.append(((layer,), _standardised(saturation - cost + 0.25 * _table(draw, 7), 1.0)))
+        found.append(((layer,), _standardised(saturation - cost + 0.25 * _table(draw, 7), 1.0)))
     for skip in SKIPS:
         sign = 1 if draw() < 0.5 else -1
-        terms.append(((skip,), _standardised(sign * np.arange(2), 0.5 + draw())))
+        found.append(((skip,), _standardised(sign * np.arange(2), 0.5 + draw())))
     for pair in zip(LAYERS, LAYERS[1:]):
         sign = 1 if draw() < 0.5 else -1
         difference = np.abs(WIDTHS[:, np.newaxis] - WIDTHS)
-        terms.append((pair, _standardised(sign * difference + 0.7 * _table(draw, 7, 7), 0.8)))
+        found.append((pair, _standardised(sign * difference + 0.7 * _table(draw, 7, 7), 0.8)))
     for skip in SKIPS:
         layer = max(layer for layer in LAYERS if layer < skip)
-        terms.append(((layer, skip), _standardised(_table(draw, 7, 2), 0.6)))
+        found.append(((layer, skip), _standardised(_table(draw, 7, 2), 0.6)))
     for pair in zip(SKIPS, SKIPS[1:]):
         sign = 1 if draw() < 0.5 else -1
-        terms.append((pair, 0.6 * sign * np.array([[1, -1], [-1, 1]])))
-    strides = np.zeros((len(N_OPTIONS), len(terms)), dtype=int)
-    for k, (decisions, table) in enumerate(terms):
+        found.append((pair, 0.6 * sign * np.array([[1, -1], [-1, 1]])))
+    return found
+
+
+@cache
+def _sum() -> _Sum:
+    found = terms()
+    strides = np.zeros((len(N_OPTIONS), len(found)), dtype=int)
+    for k, (decisions, table) in enumerate(found):
         for axis, decision in enumerate(decisions):
             strides[decision, k] = np.prod(table.shape[axis + 1 :], dtype=int)
-    tables = [table.ravel() for _, table in terms]
+    tables = [table.ravel() for _, table in found]
     offsets = np.cumsum([0, *(table.size for table in tables[:-1])])
     return _Sum(np.concatenate(tables), offsets, strides)
 
