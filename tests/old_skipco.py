@@ -1,4 +1,4 @@
-"""A problem file of DeepHyper 0.1's days, with nothing but its imports changed."""
+"""A search space of DeepHyper 0.1's days, with nothing but its imports changed."""
 
 import collections
 
@@ -15,7 +15,12 @@ from dhmpi.nas.compat import (
     VariableNode,
 )
 
-ACTIVATIONS = [None, tf.nn.silu, tf.nn.relu, tf.nn.tanh, tf.nn.sigmoid]
+
+def swish(x):
+    return x * tf.nn.sigmoid(x)
+
+
+ACTIVATIONS = [None, swish, tf.nn.relu, tf.nn.tanh, tf.nn.sigmoid]
 
 
 def create_search_space(input_shape=(10,), output_shape=(7,), num_layers=10, regression=True, *args, **kwargs):
