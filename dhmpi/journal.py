@@ -23,6 +23,7 @@ from dhmpi.trials import Loss, Outcome, Status, Trial
 SCHEMA = 1
 _INEXACT = b" "
 """Begins a line that orjson would read inexactly; JSON allows it."""
+_STATUSES = {status.value: status for status in Status}
 CHUNK = 1 << 22
 """Bytes that a `Tail` reads at a time."""
 
@@ -414,7 +415,7 @@ def _outcome(event: dict[str, Any]) -> Outcome:
     return Outcome(
         trial=event["trial"],
         attempt=event["attempt"],
-        status=Status(event["status"]),
+        status=_STATUSES.get(event["status"]) or Status(event["status"]),
         objective=event["objective"],
         metrics=event.get("metrics", {}),
         rank=event["rank"],
