@@ -147,6 +147,7 @@ class _Rank:
             code = max((role.fail() for role in crew.roles), default=0) or EXIT_BAD_INPUT
             crew.together = not here.post.dead
             here.tell_everybody(protocol.Tag.STOP, protocol.Stop(str(error), crew.together))
+        self.signals.ignore_warnings()
         for role in crew.roles:
             role.close()
         if self.keeper is not None:
@@ -330,3 +331,7 @@ class _Signals:
     def take(self) -> int | None:
         number, self._number = self._number, None
         return number
+
+    def ignore_warnings(self) -> None:
+        """Heed no warning of the walltime any more: Python's end takes handlers away, and one would end the process."""
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
