@@ -131,7 +131,8 @@ def table(space: SearchSpace) -> str:
         first = listed.setdefault(options, name)
         rows.append((name, str(len(options)), words if first == name or len(options) <= 2 else f"as {first}"))
     size = f"{space.size:,}" if space.size < 10**15 else f"{space.size:.3g}"
-    return f"{len(rows)} decisions, {size} architectures\n\n{_aligned(('decision', 'options', ''), rows)}"
+    decisions = "1 decision" if len(rows) == 1 else f"{len(rows)} decisions"
+    return f"{decisions}, {size} architectures\n\n{_aligned(('decision', 'options', ''), rows)}"
 
 
 def text(space: SearchSpace, arch: Sequence[Any], build: bool = True) -> str:
@@ -151,20 +152,19 @@ def text(space: SearchSpace, arch: Sequence[Any], build: bool = True) -> str:
     """
     arch = space.validate(arch)
     rows = [(decision.name, str(option), decision.options[option]) for decision, option in zip(space.decisions, arch)]
-    shown = _aligned(("decision", "option", ""), rows)
+    parts = [_aligned(("decision", "option", ""), rows)] if rows else []
     if space.has_graph:
         network = space.resolve(arch)
         measures = _measured(network) if build else None
-        shown += f"\n\n{_graph(network, measures)}"
+        parts.append(_graph(network, measures))
     elif build and _has_keras():
         model = space.build(arch)
         layers = [
             (layer.name, type(layer).__name__, _dimensions(_output_shape(layer)), f"{layer.count_params():,}")
             for layer in model.layers
         ]
-        shown += f"\n\n{_aligned(('layer', 'kind', 'shape', 'parameters'), layers, right=3)}"
-        shown += f"\n\n{model.count_params():,} parameters"
-    return shown
+        parts += [_aligned(("layer", "kind", "shape", "parameters"), layers, 3), f"{model.count_params():,} parameters"]
+    return "\n\n".join(parts)
 
 
 def draw(
