@@ -111,7 +111,9 @@ def changed(problem: HpProblem, config: Config, changes: Sequence[str]) -> Confi
     DhmpiError
     """
     given = dict(parse_change(problem, change) for change in changes)
-    hanging = {name for name in config if name not in given and problem.space.parents_of[name]}
+    config = problem.from_config(config)
+    others = {name for name in config if name in problem.space and name not in given}
+    hanging = {name for name in others if problem.space.parents_of[name]}
     kept = {**{name: value for name, value in config.items() if name not in hanging}, **given}
     completed = problem.complete(kept)
     for name in config:
