@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from dhmpi.errors import SiteError
+from dhmpi.mpi.environment import GPU_CHOICE_VARIABLE, GPUS_VARIABLE
 from dhmpi.plan import Plan
 from dhmpi.sites import PLACEHOLDERS, Launcher, Site
 
@@ -155,7 +156,7 @@ def _environment(job: Job) -> dict[str, str]:
     """Return what the script exports; the user's own wins."""
     plan = job.plan
     threads = {} if plan.threads is None else {"OMP_NUM_THREADS": str(plan.threads)}
-    gpus = {"DHMPI_GPUS": ",".join(plan.node.gpus), "DHMPI_GPU_VARIABLE": job.site.gpu_variable}
+    gpus = {GPUS_VARIABLE: ",".join(plan.node.gpus), GPU_CHOICE_VARIABLE: job.site.gpu_variable}
     return {**threads, **(gpus if plan.node.gpus else {}), **job.site.environment, **job.environment}
 
 

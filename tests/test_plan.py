@@ -1,6 +1,7 @@
 """Planning a job: the numbers of the guide, the map for programs, advice, and what is refused."""
 
 import doctest
+import importlib.util
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from dhmpi import plan, sites
 from dhmpi.errors import DhmpiError
-from dhmpi.mpi import binding, layout
+from dhmpi.mpi import binding, environment, layout
 from dhmpi.mpi.binding import Node
 
 
@@ -165,6 +166,29 @@ def test_several_evaluators_share_a_gpu(capsys):
 
     assert [rank["gpus"] for rank in found["nodes"][0]["ranks"]] == [[], [], ["0"], ["0"], ["1"], ["1"]]
     assert [rank["gpus"] for rank in found["nodes"][1]["ranks"]] == [["0"], ["0"], ["0"], ["1"], ["1"], ["1"]]
+
+
+def test_evaluations_are_bound_to_the_planned_gpus(monkeypatch):
+    monkeypatch.setenv("DHMPI_GPUS", "3,2,1,0")
+    monkeypatch.setenv("DHMPI_GPU_VARIABLE", "ROCR_VISIBLE_DEVICES")
+    placed = layout.plan(["a"] * 6)
+
+    bound = [binding.environment(placed, rank, environment.gpus(), environment.gpu_variable()) for rank in range(6)]
+
+    assert [words["ROCR_VISIBLE_DEVICES"] for words in bound] == ["3", "3", "3", "2", "1", "0"]
+
+
+def test_without_gpus_nothing_is_bound(monkeypatch):
+    monkeypatch.delenv("DHMPI_GPUS", raising=False)
+
+    assert binding.environment(layout.plan(["a"] * 6), 3, environment.gpus(), environment.gpu_variable()) == {}
+
+
+@pytest.mark.parametrize("name", [name for name in plan.SEARCHES if importlib.util.find_spec(f"dhmpi.{name}")])
+def test_plans_know_which_searches_have_a_searcher(name):
+    program = importlib.import_module(f"dhmpi.{name}").PROGRAM
+
+    assert (name in plan.FITTING) == (not program.with_master and name not in plan.WITH_AGENTS)
 
 
 @given(st.integers(1, 8), st.integers(1, 12), st.integers(0, 3))

@@ -81,6 +81,28 @@ def gpus_of(layout: Layout, names: Sequence[str]) -> list[tuple[str, ...]]:
     return found
 
 
+def environment(layout: Layout, rank: int, names: Sequence[str], variable: str) -> dict[str, str]:
+    """Return what binds the evaluations of a rank to its GPUs; nothing where its node has none.
+
+    A rank that evaluates in place of a dead one has the GPUs of its place among all ranks of its node.
+
+    Parameters
+    ----------
+    layout : Layout
+    rank : int
+    names : sequence of str
+        The GPUs of a node.
+    variable : str
+        For example CUDA_VISIBLE_DEVICES.
+    """
+    found = gpus_of(layout, names)[rank]
+    if not found:
+        ranks = layout.by_host()[layout.hosts[rank]]
+        local = ranks.index(rank)
+        found = gpus(names, local, len(ranks), local, len(ranks))
+    return {variable: ",".join(found)} if found else {}
+
+
 def cores_of(layout: Layout, n_cores: int, each: int) -> list[tuple[int, ...]]:
     """Return the cores of each rank, if the launcher binds `each` cores to a rank in the order of ranks."""
     found: list[tuple[int, ...]] = [()] * len(layout.hosts)

@@ -12,6 +12,10 @@ FAULT_TOLERANCE_VARIABLE = "OMPI_MCA_mpi_ft_enable"
 """Set by ``mpiexec --with-ft ulfm``."""
 DEADLINE_VARIABLES = ("DHMPI_DEADLINE", "SLURM_JOB_END_TIME")
 """Seconds since the epoch at which the job is ended; job scripts export the first."""
+GPUS_VARIABLE = "DHMPI_GPUS"
+"""Names of a node's GPUs with commas between them, nearest to its first cores first; job scripts export it."""
+GPU_CHOICE_VARIABLE = "DHMPI_GPU_VARIABLE"
+"""Name of the variable that says which GPUs a process may use; job scripts export it."""
 TERMINAL_VARIABLE = "DHMPI_TERMINAL"
 
 
@@ -44,6 +48,16 @@ def job_deadline() -> float | None:
         except (KeyError, ValueError):
             continue
     return None
+
+
+def gpus() -> tuple[str, ...]:
+    """Return the names of this node's GPUs, as the job script gives them."""
+    return tuple(name for name in os.environ.get(GPUS_VARIABLE, "").split(",") if name)
+
+
+def gpu_variable() -> str:
+    """Return the name of the variable that says which GPUs a process may use."""
+    return os.environ.get(GPU_CHOICE_VARIABLE) or "CUDA_VISIBLE_DEVICES"
 
 
 def fault_tolerant() -> bool:

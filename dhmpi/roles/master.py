@@ -20,8 +20,8 @@ from typing import Any
 from dhmpi import __version__, journal, platform
 from dhmpi.budget import objective_for_search
 from dhmpi.errors import EXIT_BAD_INPUT, OptionError, ProblemError, RunDirectoryError
-from dhmpi.mpi import protocol
-from dhmpi.mpi.environment import in_terminal, job_deadline
+from dhmpi.mpi import binding, protocol
+from dhmpi.mpi.environment import gpus, in_terminal, job_deadline
 from dhmpi.mpi.post import Message
 from dhmpi.mpi.protocol import Tag
 from dhmpi.mpi.world import World
@@ -170,6 +170,7 @@ class Master(Role):
         _log_to(self._directory.log, self._options.log_level)
         platform.collect_garbage_rarely()
         log.info("dhmpi %s, %s", __version__, self._world.layout.describe())
+        log.info("\n%s", binding.table(self._world.layout, binding.Node(gpus=gpus()), None))
         if self._inherits:
             self._record(self._described["hyperparameters"], now)
         layout, dead = self._world.layout, self._world.post.dead

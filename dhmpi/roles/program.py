@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from dhmpi import platform
 from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, DhmpiError
 from dhmpi.evaluate.process import Keeper
-from dhmpi.mpi import layout, protocol, world
-from dhmpi.mpi.environment import fault_tolerant, launcher_rank
+from dhmpi.mpi import binding, layout, protocol, world
+from dhmpi.mpi.environment import fault_tolerant, gpu_variable, gpus, launcher_rank
 from dhmpi.mpi.post import RankLostError
 from dhmpi.options import SearchOptions, parse
 from dhmpi.roles.role import Crew, DeclaredDeadError, OtherRankBrokenError, Role, Spare, serve
@@ -258,7 +258,10 @@ class _Rank:
             run_directory=Path(setup.directory),
             run_id=setup.run_id,
             seed=setup.seed,
-            environment=thread_variables(options.num_threads_per_rank or here.n_cpus),
+            environment={
+                **thread_variables(options.num_threads_per_rank or here.n_cpus),
+                **binding.environment(here.layout, here.rank, gpus(), gpu_variable()),
+            },
             max_rss_mb=options.max_rss,
             recycle_rss_mb=options.recycle_rss,
             task_dirs=options.task_dirs,

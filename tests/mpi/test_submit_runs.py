@@ -76,6 +76,22 @@ def test_a_search_is_submitted_on_a_laptop(submit, tmp_path):
     assert len(rows(directory)) == 20
 
 
+def test_evaluations_see_the_gpus_of_their_rank(submit, tmp_path):
+    (tmp_path / "my work" / "which.py").write_text(
+        "import os\nfrom dhmpi.problem import HpProblem\n"
+        "Problem = HpProblem()\nProblem.add_hyperparameter((0.0, 1.0), 'x')\n"
+        "def run(config):\n    return {'objective': 0, 'gpu': int(os.environ['CUDA_VISIBLE_DEVICES'])}\n"
+    )
+    words = ("--ranks-per-node", 4, "--gpus-per-node", 2, "--surrogate-model", "DUMMY", "--max-evals", 20)
+
+    ended = submit("hps", "t", "-p", "which.py", "-r", "which.py", "-t", 5, "-n", 1, "--scheduler", "local", *words)
+
+    assert ended.code == 0, ended.err
+    (directory,) = (tmp_path / "my work" / "dhmpi-runs" / "t").iterdir()
+    assert {(row["rank"], row["m:gpu"]) for row in rows(directory)} == {("2", "0"), ("3", "1")}
+    assert "none | none | 0 | 1" in (directory / "dhmpi.log").read_text()
+
+
 def test_a_search_that_fails_here_passes_its_status_on(submit, tmp_path):
     words = ("-t", 5, "-n", 1, "--scheduler", "local", "--env", "SLOW_SECONDS=x", "--max-failures", 2)
 
