@@ -490,6 +490,12 @@ class RegevoOptions(RandomOptions):
     crossover: float = option(
         0.0, "chance that a child has two parents before it is mutated", "how to search", float, metavar="CHANCE"
     )
+    unique: bool = option(
+        False,
+        "never evaluate twice; by default, without --screen-epochs, a child may be what was evaluated before, as in "
+        "the paper, so that a noisy objective is sampled again where it is best",
+        "how to search",
+    )
 
     def check(self) -> None:
         super().check()

@@ -24,6 +24,7 @@ def spec(options: RegevoOptions) -> dict[str, Any]:
             "population_size": options.population_size,
             "sample_size": options.sample_size,
             "crossover": options.crossover,
+            "unique": options.unique,
         },
     }
 

@@ -20,7 +20,10 @@ def uniform(space, seed, starting_points=(), max_evals=60):
 
 
 def evolution(space, seed, starting_points=(), max_evals=60):
-    return RegularizedEvolution(space, seed, starting_points, population_size=6, sample_size=3, crossover=0.5)
+    """Without `unique` a configuration may be proposed again once it is told; the rest is the same."""
+    return RegularizedEvolution(
+        space, seed, starting_points, population_size=6, sample_size=3, crossover=0.5, unique=True
+    )
 
 
 def model_based(surrogate_model):

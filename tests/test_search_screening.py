@@ -207,7 +207,7 @@ def test_a_finite_space_ends_when_its_best_share_is_evaluated_in_full(inner):
 
 
 def test_no_configuration_is_evaluated_twice_at_the_same_length():
-    inner = RegularizedEvolution(decisions(), 1, population_size=20, sample_size=5)
+    inner = RegularizedEvolution(decisions(), 1, population_size=20, sample_size=5, unique=True)
     search = Screening(inner, epochs=1, promote=0.3)
 
     run = simulate(search, Limits(600), 30, total, lambda config, rng: float(rng.lognormal()), ask_seconds=lambda *_: 2)

@@ -31,8 +31,8 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
 
         - ``options``: for ambs any of ``surrogate_model``, ``liar_strategy``, ``acq_func``, ``kappa``, ``xi``,
           ``n_jobs`` as in :class:`dhmpi.search.model_based.ModelBasedSearch`; the surrogate ``DUMMY`` means random
-          configurations.  For regevo any of ``population_size``, ``sample_size``, ``crossover`` as in
-          :class:`dhmpi.search.evolution.RegularizedEvolution`.  For ppo those of
+          configurations.  For regevo any of ``population_size``, ``sample_size``, ``crossover``,
+          ``unique`` as in :class:`dhmpi.search.evolution.RegularizedEvolution`.  For ppo those of
           :class:`dhmpi.search.ppo.Settings` under ``settings``, and any others of
           :class:`dhmpi.search.reinforcement.ReinforcementSearch`.
         - ``checkpoint``: file in which a search keeps what it has learned, if it learns.
@@ -121,6 +121,8 @@ def _search(problem: HpProblem, spec: Mapping[str, Any]) -> SpaceSearch:
     if spec["search"] == "random" or options.get("surrogate_model") == "DUMMY":
         return UniformSearch(space, seed, points)
     if spec["search"] == "regevo":
+        if spec.get("screening"):
+            options["unique"] = True  # what was promoted need not be screened again
         return RegularizedEvolution(space, seed, points, **options)
     from dhmpi.search.model_based import ModelBasedSearch  # late: scipy and scikit-learn take a second
 

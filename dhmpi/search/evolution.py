@@ -21,14 +21,18 @@ RETRIES = 10
 
 
 class RegularizedEvolution(SpaceSearch):
-    """Propose mutated children of good members of a population that ages, none twice.
+    """Propose mutated children of good members of a population that ages.
 
     The population is the last `population_size` configurations told, so whoever is told the oldest dies, however good.
     Until it is full, proposals are random.  Then each child has the best of `sample_size` members, drawn with
     replacement as in the paper, as its parent; of equally good ones the younger.  The child differs from it in one
-    hyperparameter (:meth:`dhmpi.search.encoding.Encoding.change_one`).  A child that is told or pending already is
-    mutated anew from its parent, up to 10 times, then mutated a second time, and then replaced by a random one.  A
-    failed evaluation is a member worse than all others.
+    hyperparameter (:meth:`dhmpi.search.encoding.Encoding.change_one`).  A failed evaluation is a member worse than all
+    others.
+
+    A child that is pending is mutated anew from its parent, up to 10 times, then mutated a second time, and then
+    replaced by a random one.  One that was told may be proposed again, as in the paper: a noisy objective is sampled
+    again where it is best, and good members stay in the population.  Not so with `unique`, and in a finite space of
+    which half is told: what is left of it is then proposed, each configuration once.
 
     A proposal costs microseconds, so the search may live in the master.
 
@@ -44,6 +48,8 @@ class RegularizedEvolution(SpaceSearch):
         S of the paper, the size of a tournament.
     crossover : float, default 0
         Chance that a child takes each hyperparameter from either of two winners before it is mutated.
+    unique : bool, default False
+        Whether nothing that was told is proposed again.
 
     Raises
     ------
@@ -66,6 +72,7 @@ class RegularizedEvolution(SpaceSearch):
         population_size: int = 100,
         sample_size: int = 10,
         crossover: float = 0.0,
+        unique: bool = False,
     ) -> None:
         super().__init__(space, seed, starting_points)
         for name, size in (("population_size", population_size), ("sample_size", sample_size)):
@@ -76,6 +83,7 @@ class RegularizedEvolution(SpaceSearch):
         self.population_size = population_size
         self.sample_size = sample_size
         self.crossover = crossover
+        self.unique = unique
         # Even the random ones at the beginning: asked again once the population is full, they would be children.
         self.informed = True
         self._population: deque[tuple[float, bytes]] = deque(maxlen=population_size)  # oldest first
@@ -103,18 +111,19 @@ class RegularizedEvolution(SpaceSearch):
         encoding = self.encoding
         rows, valid = self._mutated(parents, partners, rng)
         candidates = np.flatnonzero(valid)
-        fresh = candidates[taken.fresh(encoding.identities(rows[candidates]), n)]
+        known = taken if self.unique or 2 * len(self._told) >= self.size else taken.but_told()
+        fresh = candidates[known.fresh(encoding.identities(rows[candidates]), n)]
         children = [rows[fresh]]
         if len(fresh) < n:
             # All retries at once; of the first that is new the rest does not count.
             again = np.repeat(np.delete(np.arange(n), fresh), RETRIES)
             rows, valid = self._mutated(parents[again], partners[again], rng)
-            first, left = self._first_fresh(rows, valid, taken)
+            first, left = self._first_fresh(rows, valid, known)
             children.append(rows[first])
             if left:
                 rows, valid = encoding.change_one(rows[left], rng)
                 rows = rows[valid]
-                children.append(rows[taken.fresh(encoding.identities(rows), n)])
+                children.append(rows[known.fresh(encoding.identities(rows), n)])
         n_missing = n - sum(map(len, children))
         if n_missing:
             children.append(self._random(n_missing, taken, rng))

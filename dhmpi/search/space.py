@@ -34,6 +34,12 @@ class Taken:
             return True
         return identity in self._pending and self._pending[identity] > self._released[identity]
 
+    def but_told(self) -> Taken:
+        """Return the same without what is told, which may be proposed again; what either picks is taken in both."""
+        other = Taken(set(), self._pending, self._released)
+        other._picked = self._picked
+        return other
+
     def add(self, identity: bytes) -> None:
         """Take a configuration."""
         self._picked.add(identity)

@@ -29,7 +29,8 @@ def test_all_ranks_but_the_master_evaluate(run, tmp_path, program, n):
 
 def test_a_killed_run_resumes_with_its_population(start, tmp_path):
     directory = tmp_path / "run"
-    words = ("regevo", *SLOW, "--population-size", 10, "--sample-size", 3, "--max-evals", 80, "--log-dir", directory)
+    evolution = ("--population-size", 10, "--sample-size", 3, "--unique")
+    words = ("regevo", *SLOW, *evolution, "--max-evals", 80, "--log-dir", directory)
     environment = {"SLOW_SECONDS": "0.03"}
 
     launch = start(3, *words, environment=environment)
@@ -49,7 +50,7 @@ def test_a_killed_run_resumes_with_its_population(start, tmp_path):
 @pytest.mark.parametrize("mpi", ["openmpi"], indirect=True)  # the other cannot survive the death of a rank
 def test_the_search_lives_on_when_the_master_dies(start, tmp_path):
     directory = tmp_path / "run"
-    launch = start(4, "regevo", *SLOW, "--population-size", 10, "--max-evals", 80, "--log-dir", directory)
+    launch = start(4, "regevo", *SLOW, "--population-size", 10, "--unique", "--max-evals", 80, "--log-dir", directory)
     wait_for(partial(has_finished, directory, 25))
 
     os.kill(launch.rank(0), signal.SIGKILL)
