@@ -27,6 +27,10 @@ def rewards_of(choices):
     return (choices == np.array(N_OPTIONS) - 1).mean(axis=1) + 0.01 * np.sin(choices @ np.arange(1, 1 + len(N_OPTIONS)))
 
 
+def standardised(rewards):
+    return 0.25 * (rewards - np.mean(rewards)) / np.std(rewards)
+
+
 class Agents:
     """Agents in threads, whose sums are exact: the order in which they are added cannot matter."""
 
@@ -76,7 +80,7 @@ class Agents:
 def loss_of(learner, episodes, rewards):
     """Return the loss of the first gradient step, written down as in the paper."""
     s = learner.settings
-    a = advantages(rewards, episodes.values, s.gamma, s.lam)
+    a = advantages(standardised(rewards), episodes.values, s.gamma, s.lam)
     returns = a + episodes.values
     a = (a - a.mean()) / (a.std() + 1e-8)
     now = learner.policy.evaluate(episodes.choices)
@@ -276,6 +280,30 @@ def test_rewards_stay_in_the_range_stated():
     assert [reward(y, settings) for y in (-1e300, -5.5, 0.25, 2, 1e300)] == [-5.0, -5.0, 0.25, 2.0, 2.0]
 
 
+@pytest.mark.parametrize(("factor", "offset"), [(100.0, 0.0), (0.01, 0.0), (1.0, 50.0), (-2.0, -7.0)])
+def test_the_scale_of_rewards_does_not_matter(factor, offset):
+    weights = []
+    for scale, shift in ((math.copysign(1.0, factor), 0.0), (factor, offset)):
+        learner = Learner(N_OPTIONS, SMALL, 1)
+        for _ in range(2):
+            batch = learner.sample(range(8))
+            learner.update(batch, scale * rewards_of(batch.choices) + shift)
+        weights.append(learner.policy.parameters)
+
+    np.testing.assert_allclose(weights[1], weights[0], rtol=0, atol=1e-8)
+
+
+def test_the_scale_of_rewards_is_that_of_the_first_batch_in_which_they_differ():
+    learner = Learner(N_OPTIONS, SMALL, 1)
+    seen = []
+
+    for rewards in ([-1.0] * 4, [0.0, 1.0, 2.0, 3.0], [50.0, 60.0, 70.0, 80.0]):
+        learner.update(learner.sample(range(4)), rewards)
+        seen.append((learner.reward_mean, learner.reward_std))
+
+    assert seen == [(0.0, 0.0), (1.5, math.sqrt(1.25)), (1.5, math.sqrt(1.25))]
+
+
 def test_a_batch_of_failures_only_is_survived():
     learner = Learner(N_OPTIONS, SMALL, 1)
     batch = learner.sample(range(6))
@@ -421,12 +449,12 @@ def test_nobody_has_an_episode():
 def test_a_gradient_that_is_not_finite_changes_nothing():
     learner = Learner(N_OPTIONS, SMALL, 1)
     batch = learner.sample(range(3))
-    before = learner.fingerprint()
+    before = learner.policy.fingerprint()
 
     with pytest.raises(FloatingPointError, match="update 0 has a gradient of norm nan"):
         learner.update(batch, rewards_of(batch.choices), lambda array: array * (math.nan if len(array) > 9 else 1))
 
-    assert learner.fingerprint() == before
+    assert learner.policy.fingerprint() == before
 
 
 def test_metrics_say_how_far_the_policy_has_converged():
@@ -440,7 +468,7 @@ def test_metrics_say_how_far_the_policy_has_converged():
     assert metrics.entropy == pytest.approx(metrics.entropy_share * np.log(N_OPTIONS).sum())
     assert metrics.kl == pytest.approx(0, abs=1e-12)
     assert metrics.clip_fraction == 0
-    returns = advantages(rewards, batch.values, 1.0, 0.95) + batch.values
+    returns = advantages(standardised(rewards), batch.values, 1.0, 0.95) + batch.values
     foreseen = 1 - np.var(returns - batch.values) / np.var(returns)
     assert metrics.explained_variance == pytest.approx(foreseen)
     assert (metrics.update, learner.n_updates) == (0, 1)
@@ -553,7 +581,7 @@ import numpy as np
 import tensorflow as tf
 from dhmpi.search.ppo import Settings
 sys.path.insert(0, sys.argv[1])
-from test_search_ppo import N_OPTIONS, advantages, gradient_of, later, rewards_of
+from test_search_ppo import N_OPTIONS, advantages, gradient_of, later, rewards_of, standardised
 
 for network in ("ppo_lstm_32", "ppo_lnlstm_64"):
     s = Settings(network=network, noptepochs=1, cliprange=0.1, ent_coef=0.05)
@@ -561,7 +589,7 @@ for network in ("ppo_lstm_32", "ppo_lnlstm_64"):
     rewards = rewards_of(episodes.choices)
     policy = learner.policy
     w = {name: tf.Variable(array) for name, array in policy.arrays.items()}
-    a = advantages(rewards, episodes.values, s.gamma, s.lam)
+    a = advantages(standardised(rewards), episodes.values, s.gamma, s.lam)
     returns = a + episodes.values
     a = (a - a.mean()) / (a.std() + 1e-8)
     n, T = episodes.choices.shape

@@ -23,6 +23,10 @@ from dhmpi.search.policy import NETWORKS, Episodes, Policy
 Reduce = Callable[[np.ndarray], np.ndarray]
 """Adds an array up over all agents: takes this agent's, returns the sum, the same on every agent."""
 
+REWARD_STD = 0.25
+"""Standard deviation of the first batch's rewards as the networks see them: about that of R2, accuracy and the like,
+for which `cliprange`, and the common norm of both networks' gradients, were chosen."""
+
 _CHUNK = 128  # episodes differentiated at once: what bounds the memory of an agent
 
 
@@ -56,7 +60,8 @@ class Settings:
     failure_reward : float
         Reward of an evaluation that failed, or has returned no finite objective.
     lowest_reward, highest_reward : float
-        Objectives beyond are clipped, as a single one of -1e9 would be all that the value network learns.
+        Objectives beyond are clipped, as a single one of -1e9 would be all that the value network learns.  Within,
+        their scale does not matter (:attr:`Learner.reward_std`).
 
     Raises
     ------
@@ -118,7 +123,8 @@ class Metrics:
     n_episodes, n_gradients : int
         Episodes in the batch of all agents; gradient steps taken.
     policy_loss, value_loss : float
-        Clipped surrogate objective, to be minimised; half the mean square error of the values, before `vf_coef`.
+        Clipped surrogate objective, to be minimised; half the mean square error of the values, before `vf_coef`, for
+        rewards as the networks see them.
     entropy : float
         Of the distribution over architectures along the batch's episodes, in nats.
     entropy_share : float
@@ -269,6 +275,10 @@ class Learner:
     policy : Policy
     n_updates : int
         Updates made so far, which is the number of the next one.
+    reward_mean, reward_std : float
+        Of the first batch whose rewards differ, all agents'; before it, 0 and 0.  The networks see rewards less the
+        mean, divided by the standard deviation, times :data:`REWARD_STD`: a policy learns from per cent as well as
+        from parts of one, and from 0.9 as well as from 0.0.
 
     References
     ----------
@@ -282,6 +292,8 @@ class Learner:
         self.policy = Policy(n_options, settings.network, seed)
         self.adam = Adam(self.policy.parameters.size)
         self.n_updates = 0
+        self.reward_mean = 0.0
+        self.reward_std = 0.0
 
     def sample(self, slots: Iterable[int]) -> Episodes:
         """Sample the episodes of some slots of the next update's batch; a slot is a number that no other agent has."""
@@ -344,6 +356,8 @@ class Learner:
             "network": np.array(self.policy.network),
             "n_options": np.array(self.policy.n_options),
             "n_updates": np.array(self.n_updates),
+            "reward_mean": np.array(self.reward_mean),
+            "reward_std": np.array(self.reward_std),
             "parameters": self.policy.parameters.copy(),
             "adam_mean": self.adam.mean.copy(),
             "adam_square": self.adam.square.copy(),
@@ -369,10 +383,13 @@ class Learner:
         self.adam.square[:] = state["adam_square"]
         self.adam.n_steps = int(state["adam_steps"])
         self.n_updates = int(state["n_updates"])
+        self.reward_mean = float(state["reward_mean"])
+        self.reward_std = float(state["reward_std"])
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that agents share only if their weights and optimisers are equal to the last bit."""
-        digest = hashlib.sha256(f"{self.n_updates} {self.adam.n_steps}".encode())
+        numbers = (self.n_updates, self.adam.n_steps, self.reward_mean, self.reward_std)
+        digest = hashlib.sha256(repr(numbers).encode())
         for array in (self.policy.parameters, self.adam.mean, self.adam.square):
             digest.update(array.tobytes())
         return digest.hexdigest()[:16]
@@ -383,6 +400,7 @@ class Learner:
             raise ValueError(f"there must be one reward for each of {len(episodes)} episodes, got {rewards.shape}")
         if not np.isfinite(rewards).all():
             raise ValueError("rewards must be finite; reward() maps what is not")
+        rewards = self._standardise(rewards, reduce)
         advantage = advantages(rewards, episodes.values, self.settings.gamma, self.settings.lam)
         returns = advantage + episodes.values
         totals = reduce(np.array([advantage.size, advantage.sum(), returns.sum()], dtype=float))
@@ -397,6 +415,19 @@ class Learner:
         advantage = (advantage - mean) / (math.sqrt(variance) + 1e-8)
         batch = _Batch(episodes.choices, episodes.log_probabilities, episodes.values, advantage, returns)
         return batch, round(n / self.policy.n_decisions), explained
+
+    def _standardise(self, rewards: np.ndarray, reduce: Reduce) -> np.ndarray:
+        """Return rewards as the networks see them, by the first batch whose rewards differ."""
+        if not self.reward_std:
+            n, total = reduce(np.array([len(rewards), rewards.sum()], dtype=float))
+            if n == 0:
+                raise ValueError("no agent has an episode to learn from")
+            mean = float(total / n)
+            std = math.sqrt(float(reduce(np.array([((rewards - mean) ** 2).sum()]))[0]) / n)
+            if std <= 1e-12 * abs(mean):
+                return rewards - mean  # all alike, but for rounding
+            self.reward_mean, self.reward_std = mean, std
+        return (rewards - self.reward_mean) * (REWARD_STD / self.reward_std)
 
     def _descend(self, batch: _Batch, learning_rate: float, reduce: Reduce) -> list[np.ndarray]:
         """Take the gradient steps of an update; return what each one's minibatch gave, and the norm of its gradient."""
