@@ -160,7 +160,7 @@ class Team:
             total += parts[rank]
         for rank in self._members:
             self._send(rank, Tag.TOTAL, protocol.Sums(self._attempt, number, total))
-        return total
+        return total.copy()  # the learner works in it, while the other is being sent
 
     def _send(self, rank: int, tag: Tag, payload: Any) -> None:
         self.outbox.append((rank, tag, payload))
