@@ -19,6 +19,7 @@ _WIDTH, _HEIGHT = 2.5, 0.46  # of a box, in inches
 _MERGED = 0.34  # height of the box of a merge
 _GAP, _ASIDE = 0.26, 0.35  # between boxes below and beside one another
 _RAIL = 0.16  # between lines beside the boxes
+_PITCH = _WIDTH + _ASIDE + 2 * _RAIL  # from the middle of a box to the next beside it
 _ROUND = 0.09  # radius of their corners
 _MARGIN = 0.15
 _TITLE = 0.25
@@ -117,14 +118,13 @@ def arrange(network: Network) -> list[Box]:
     members: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault(row, []).append(i)
-    pitch = _WIDTH + _ASIDE + 2 * _RAIL
     xs: dict[int, float] = {}
     boxes: dict[int, Box] = {}
     y = 0.0
     for row in sorted(members):
-        wanted = {i: _wanted(network, i, xs) for i in members[row]}
+        wanted = {i: _wanted(network, i, rows, xs) for i in members[row]}
         ordered = sorted(members[row], key=lambda i: (wanted[i], i))
-        places = _spread([wanted[i] for i in ordered], pitch)
+        places = _spread([wanted[i] for i in ordered])
         height = max(_height(network.steps[i].operation) for i in ordered)
         for i, x in zip(ordered, places):
             xs[i] = x
@@ -135,38 +135,42 @@ def arrange(network: Network) -> list[Box]:
 
 
 def _rows(network: Network) -> list[int]:
-    """Return the row of every step: below all its sources; inputs just above the first layer that takes them."""
+    """Return the row of every step: below all its sources, and as far down as what takes it allows."""
     rows: list[int] = []
-    for i, step in enumerate(network.steps):
-        rows.append(0 if i in network.inputs else 1 + max(rows[source] for source in step.sources))
-    for i in network.inputs:
-        takers = [rows[k] for k, step in enumerate(network.steps) if i in step.sources]
-        rows[i] = min(takers, default=1) - 1
+    for step in network.steps:
+        rows.append(1 + max((rows[source] for source in step.sources), default=-1))
+    takers: list[list[int]] = [[] for _ in rows]
+    for i, step in reversed(list(enumerate(network.steps))):
+        rows[i] = min((rows[taker] for taker in takers[i]), default=rows[i] + 1) - 1
+        for source in step.sources:
+            takers[source].append(i)
     return rows
 
 
-def _wanted(network: Network, i: int, xs: dict[int, float]) -> float:
-    """Return where a step would like to be: below what it takes first, an input above what takes it with others."""
-    sources = network.steps[i].sources
-    if sources:
-        main = sources if network.steps[i].operation.name == "concat" else sources[:1]
-        return sum(xs[source] for source in main) / len(main)
-    return float(network.inputs.index(i))
+def _wanted(network: Network, i: int, rows: Sequence[int], xs: dict[int, float]) -> float:
+    """Return where a step would like to be: below what it takes, or first takes; inputs beside one another."""
+    step = network.steps[i]
+    if not step.sources:
+        return _PITCH * network.inputs.index(i)
+    main = step.sources[:1]
+    if step.operation.name == "concat":
+        main = tuple(source for source in step.sources if rows[source] == rows[i] - 1) or main
+    return sum(xs[source] for source in main) / len(main)
 
 
-def _spread(wanted: Sequence[float], pitch: float) -> list[float]:
-    """Return places at least `pitch` apart, in the order given, as near as may be to those wanted."""
+def _spread(wanted: Sequence[float]) -> list[float]:
+    """Return places at least a pitch apart, in the order given, as near as may be to those wanted."""
     places: list[float] = []
     groups: list[list[float]] = []  # (sum of the starts wanted, size): neighbours that touch move together
     for i, x in enumerate(wanted):
-        groups.append([x - i * pitch, 1])
+        groups.append([x - i * _PITCH, 1])
         while len(groups) > 1 and groups[-2][0] / groups[-2][1] > groups[-1][0] / groups[-1][1]:
             total, size = groups.pop()
             groups[-1][0] += total
             groups[-1][1] += size
     for total, size in groups:
         places += [total / size] * int(size)
-    return [start + i * pitch for i, start in enumerate(places)]
+    return [start + i * _PITCH for i, start in enumerate(places)]
 
 
 def lay_rails(network: Network, boxes: Sequence[Box]) -> list[Rail]:
