@@ -11,7 +11,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-large lint format bench bench-faults venv clean
+.PHONY: help demo test test-fast test-large test-slurm lint format bench bench-faults venv clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -26,8 +26,12 @@ test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Ope
 test-large: .venv/test .venv-mpich/test  ## run the tests with 128 ranks
 	.venv/bin/python -m pytest tests/mpi -m large
 
+test-slurm: .venv/test  ## install Slurm (Debian, as root) and run campaigns on one node of it, in ten minutes
+	tests/slurm/install.sh
+	.venv/bin/python -m pytest tests/slurm -m slurm
+
 test-fast: .venv/test  ## run the tests that need no MPI
-	.venv/bin/python -m pytest --ignore tests/mpi -m "not slow and not tensorflow and not large"
+	.venv/bin/python -m pytest --ignore tests/mpi -m "not slow and not tensorflow and not large and not slurm"
 
 lint: .venv/test  ## run the linters
 	.venv/bin/ruff check .

@@ -375,7 +375,11 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
         "agents of ppo (default: 1)"
     ))  # fmt: skip
     add("--spread-remainder", action="store_true", help="give some agents an evaluator more, so that none is left over")
-    add("--site", metavar="NAME", help=f"machine: one of {', '.join(sites.names())}, or a file of your own")
+    add(
+        "--site",
+        metavar="NAME",
+        help=f"machine: one of {', '.join(sites.names())}, or a file of your own".replace("%", "%%"),
+    )
     add("--cores-per-node", type=int, metavar="N", help="by default as the site says")
     add("--gpus-per-node", type=int, metavar="N", help="by default as the site says")
 

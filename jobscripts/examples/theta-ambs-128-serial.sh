@@ -4,7 +4,6 @@
 #COBALT -q default
 #COBALT -A datascience
 #COBALT --jobname test
-#COBALT --attrs mcdram=cache:numa=quad
 # Written by:
 #   python -m dhmpi.submit hps TEST --name test -p dhmpi.benchmark.hps.polynome2.Problem -r dhmpi.benchmark.hps.polynome2.run --site theta -n 128 -q default -t 180 -A datascience -j serial
 set -euo pipefail

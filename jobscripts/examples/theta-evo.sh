@@ -4,7 +4,6 @@
 #COBALT -q default
 #COBALT -A datascience
 #COBALT --jobname evo_test
-#COBALT --attrs mcdram=cache:numa=quad
 # Written by:
 #   python -m dhmpi.submit nas evo_test -p dhmpi.benchmark.nas.pblp.problem_skip_co_0.Problem --search regevo --site theta -n 128 -q default -t 180 -A datascience -j mpi --max-evals 1000000
 set -euo pipefail

@@ -4,7 +4,6 @@
 #COBALT -q default
 #COBALT -A datascience
 #COBALT --jobname ppo_test
-#COBALT --attrs mcdram=cache:numa=quad
 # Written by:
 #   python -m dhmpi.submit nas ppo_test -p dhmpi.benchmark.nas.pblp.problem_skip_co_0.Problem --search ppo --site theta -n 128 --num-agents 11 -q default -t 180 -A datascience -j mpi --ent-coef 0.01 --noptepochs 10 --network ppo_lnlstm_128 --gamma 1.0 --lam 0.95 --max-evals 1000000
 set -euo pipefail
