@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from dhmpi.trials import Config, Outcome, Status
+from dhmpi.trials import EPOCHS, Config, Outcome, Status
 
 FIRST_FAILURES = 50
 """Without ``--max-failures`` a search whose first 50 evaluations all failed stops."""
@@ -32,6 +32,8 @@ class Limits:
         Finished trials without a better objective after which the search stops.
     quarantine_after : int, optional
         Crashed evaluations after which a host gets no new trials, if they are far more frequent there than elsewhere.
+    screening : bool, default False
+        Whether configurations with an entry `EPOCHS` are only screened: they count, but none of them is the best.
     """
 
     max_evals: int = 1_000_000
@@ -40,6 +42,7 @@ class Limits:
     target: float | None = None
     patience: int | None = None
     quarantine_after: int | None = None
+    screening: bool = False
 
 
 class Budget:
@@ -78,6 +81,8 @@ class Budget:
             self.reasons[f"{outcome.status}: {outcome.reason.split(chr(10), 1)[0]}"] += 1
             return
         self.n_done += 1
+        if self.limits.screening and EPOCHS in config:
+            return
         if self.best is None or outcome.objective > self.best.objective:  # type: ignore[operator]
             self.best, self.best_config, self._since_best = outcome, config, 0
 

@@ -217,7 +217,13 @@ class SearchOptions:
     def limits(self) -> Limits:
         """What bounds the search, besides time."""
         return Limits(
-            self.max_evals, self.retries, self.max_failures, self.target, self.patience, self.quarantine_after
+            self.max_evals,
+            self.retries,
+            self.max_failures,
+            self.target,
+            self.patience,
+            self.quarantine_after,
+            screening=getattr(self, "screen_epochs", None) is not None,
         )
 
     @property

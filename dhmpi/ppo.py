@@ -31,7 +31,9 @@ def agents(options: PpoOptions) -> int:
     return options.n_agents
 
 
-PROGRAM = Program("ppo", PpoOptions, DESCRIPTION, spec, fits=lambda options: False, agents=agents)
+PROGRAM = Program(
+    "ppo", PpoOptions, DESCRIPTION, spec, fits=lambda options: False, agents=agents, repeats=lambda options: True
+)
 
 if __name__ == "__main__":
     sys.exit(main(PROGRAM))

@@ -29,7 +29,14 @@ def spec(options: RegevoOptions) -> dict[str, Any]:
     }
 
 
-PROGRAM = Program("regevo", RegevoOptions, DESCRIPTION, spec, fits=lambda options: False, with_master=True)
+def repeats(options: RegevoOptions) -> bool:
+    """Return whether a configuration may be evaluated more than once."""
+    return not options.unique and options.screening is None
+
+
+PROGRAM = Program(
+    "regevo", RegevoOptions, DESCRIPTION, spec, fits=lambda options: False, with_master=True, repeats=repeats
+)
 
 if __name__ == "__main__":
     sys.exit(main(PROGRAM))

@@ -117,13 +117,24 @@ class Run:
         """Return the options of a launch."""
         return self._program(header)[1]
 
+    def repeats(self, header: dict[str, Any]) -> bool:
+        """Return whether the search of a launch may evaluate a configuration more than once."""
+        program, options = self._program(header)
+        return program.repeats(options)
+
+    @property
+    def has_agents(self) -> bool:
+        """Whether agents share the search: what it proposes depends on their number, to the last bit."""
+        program, options = self._program(self.lines[0].event)
+        return program.agents(options) > 0
+
     def _program(self, header: dict[str, Any]) -> tuple[Program, SearchOptions]:
-        """Return the entry point of a launch, which its options give away, and these."""
+        """Return the entry point of a launch and its options, which give it away in journals that do not name it."""
         values = header.get("options") or self.described["options"]
         common = {item.name for item in dataclasses.fields(SearchOptions)}
         for program in _programs():
             names = {item.name for item in dataclasses.fields(program.options)}
-            if names - common <= values.keys():
+            if header.get("program", program.module) == program.module and names - common <= values.keys():
                 return program, program.options(**{name: values[name] for name in names & values.keys()})
         raise RunDirectoryError(f"{self.path} holds a run of a search that cannot be replayed: its options are unknown")
 
@@ -161,9 +172,9 @@ class Run:
 
 def _programs() -> tuple[Program, ...]:
     """Return the entry points whose searches can be replayed."""
-    from dhmpi import ambs, random, regevo  # late, as all that --help does without
+    from dhmpi import ambs, ppo, random, regevo  # late, as all that --help does without
 
-    return (ambs.PROGRAM, regevo.PROGRAM, random.PROGRAM)  # random's options are among regevo's
+    return (ambs.PROGRAM, ppo.PROGRAM, regevo.PROGRAM, random.PROGRAM)  # random's options are among regevo's
 
 
 def _located(directory: Path) -> Iterator[Line]:
@@ -497,6 +508,7 @@ _EVENTS = frozenset(
 _OF_THE_MASTER = re.compile(r"the time limit is |SIG\w+ (asked for an end|ended it)")
 _AT_ONCE = re.compile(r"the time limit is reached|SIG\w+ ended it")
 _EXHAUSTED = "the space is exhausted"
+_CONVERGED = "the policy has converged"
 _LATER = frozenset({"exhausted"})
 """What journals of earlier versions lack in their events."""
 _SECONDS = re.compile(r"was silent for \d+ s")
@@ -770,7 +782,34 @@ class DispatcherReplay:
         self._next_key = proposals[-1].key + 1 if proposals else self._next_key
         exhausted = event.get("exhausted", self._exhausted(index))
         pending = _keys(event["pending"])
-        return Proposed(event["ask"], event["told"], pending, proposals, replacing, exhausted, event["seconds"])
+        reused, stop = self._without_evaluation(index, event["t"])
+        return Proposed(
+            event["ask"],
+            event["told"],
+            pending,
+            proposals,
+            replacing,
+            exhausted,
+            event["seconds"],
+            reused=reused,
+            stop=stop,
+        )
+
+    def _without_evaluation(self, index: int, now: float) -> tuple[list[tuple[int, float]], str]:
+        """Return key and objective of what an ask brought that was known already, and why the search wanted to end."""
+        keys: dict[int, int] = {}
+        reused = []
+        for line in self._run.lines[index + 1 :]:
+            event = line.event
+            if event["t"] != now:
+                break
+            if event.get("reused"):
+                keys[event["trial"]] = event["key"]
+            elif event["e"] == "finished" and event["trial"] in keys:
+                reused.append((keys[event["trial"]], event["objective"]))
+            elif event["e"] == "stopping" and event["reason"].startswith(_CONVERGED):
+                return reused, event["reason"]
+        return reused, ""
 
     def _guessed(self, index: int, event: dict[str, Any], replacing: list[int]) -> list[Proposal]:
         """Return what an ask brought as far as the journal says: what nobody got has an empty configuration."""
@@ -825,7 +864,8 @@ class Invariants:
     """Checks what holds of every journal, whatever was not recorded.
 
     Ids without gaps, no trial beyond the budget, trials only for ranks that have joined and not left, one outcome for a
-    trial, no configuration under two ids, attempts that rise by one at most with each loss or launch.
+    trial, no configuration under two ids unless the search repeats some, attempts that rise by one at most with each
+    loss or launch.
 
     Attributes
     ----------
@@ -839,6 +879,7 @@ class Invariants:
         self._max_evals = 0
         self._launch = -1
         self._joined: set[int] = set()
+        self._repeats = False
         self._attempts: dict[int, list[int]] = {}  # of each trial: the last attempt, and by how much it may have risen
         self._finished: set[int] = set()
         self._ids: dict[str, int] = {}
@@ -871,6 +912,7 @@ class Invariants:
 
     def _header(self, event: dict[str, Any]) -> None:
         self._max_evals = self._run.options(event).max_evals
+        self._repeats = self._run.repeats(event)
         self._joined = set()
         if event["launch"] != self._launch:
             self._launch = event["launch"]
@@ -897,7 +939,7 @@ class Invariants:
         if id_ >= self._max_evals:
             raise _Mismatch(f"trial {id_} was started within a budget of {self._max_evals} evaluations")
         config = json.dumps(event["config"], sort_keys=True)
-        if config in self._ids:
+        if config in self._ids and not self._repeats:
             raise _Mismatch(f"trial {id_} has the configuration of trial {self._ids[config]}")
         self._ids[config] = id_
         self._attempts[id_] = [0, 0]
@@ -935,7 +977,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_args(arguments)
         run = Run(options.directory)
         search = SearchReplay(run, _build)
-        if options.only != "dispatcher":
+        searched = options.only != "dispatcher" and not run.has_agents
+        if searched:
             _play_search(search)
         dispatcher, invariants = DispatcherReplay(run, search), Invariants(run)
         if options.only != "search":
@@ -947,7 +990,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console  # late: --help imports nothing that takes time
 
     console = Console()
-    _print_summary(console, run, None if options.only == "dispatcher" else search)
+    _print_summary(console, run, search if searched else None)
+    if run.has_agents and options.only != "dispatcher":
+        _say(console, "Search: it is not replayed, since agents shared it")
     if options.only != "search":
         _print_dispatcher(console, dispatcher, invariants)
     found = (search.divergence, dispatcher.divergence, invariants.divergence)

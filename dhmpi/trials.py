@@ -14,6 +14,11 @@ from typing import Any, NamedTuple
 Config = dict[str, Any]
 """Hyperparameters by name as plain Python values (int, float, str, bool); inactive ones are absent."""
 
+EPOCHS = "num_epochs"
+"""Entry of a configuration that is only screened: how long."""
+PARENT = "parent"
+"""Entry of a configuration that was screened and is evaluated in full: the key of the screening."""
+
 
 class Status(str, Enum):
     """Where a trial is, or how it ended."""

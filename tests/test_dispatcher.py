@@ -478,3 +478,61 @@ def test_without_a_stopper_nobody_is_stopped():
     d.progress(1, Progress(0, 0, 1, -5.0), 1.0)
 
     assert stopped(d) == {}
+
+
+# -- screening
+
+
+def test_what_is_only_screened_is_never_the_best_and_a_promotion_names_it():
+    d = Dispatcher(Limits(10, screening=True))
+    d.join(1, "h", 0.0)
+    configs = [{"x": 1.0, "num_epochs": 1}, {"x": 2.0, "num_epochs": 1}, {"x": 2.0, "parent": 11}]
+    d.propose(proposed()._replace(proposals=[Proposal(10 + i, config) for i, config in enumerate(configs)]), 0.0)
+
+    for objective in (5.0, 6.0, 3.0):
+        ((_, given),) = d.take_work()
+        d.report(1, [outcome(given.trials[0], 1, objective)], 1.0)
+
+    assert d.budget.best.objective == 3.0
+    assert [o.metrics for o, _ in d.take_outcomes()] == [{}, {}, {"parent": 1}]
+
+
+# -- what is known already
+
+
+def test_what_is_known_is_finished_without_an_evaluator():
+    d = dispatcher(max_evals=3, n_evaluators=1)
+
+    d.propose(proposed(10, 11, 12, 13)._replace(reused=[(11, 0.5), (13, 0.7)]), 0.0)
+
+    assert work(d) == {1: [2]}  # ids 0 and 1 are of those that are known, and the budget is 3
+    assert [(o.trial, o.status, o.objective) for o, _ in d.take_outcomes()] == [
+        (0, Status.REUSED, 0.5),
+        (1, Status.REUSED, 0.7),
+    ]
+    assert [trial.config["x"] for trial in d.in_flight] == [10.0]
+    news = d.take_news()
+    assert list(news.told) == [(11, 0.5), (13, 0.7)]
+    assert set(news.started) == {10, 11, 13}
+
+
+def test_what_is_known_is_dropped_beyond_the_budget():
+    d = dispatcher(max_evals=2, n_evaluators=1)
+
+    d.propose(proposed(10, 11, 12)._replace(reused=[(10, 0.5), (11, 0.6), (12, 0.7)]), 0.0)
+
+    assert [o.trial for o, _ in d.take_outcomes()] == [0, 1]
+    assert d.over
+    assert 12 in d.take_news().dropped
+
+
+def test_a_search_may_want_to_end():
+    d = dispatcher(n_evaluators=1)
+    d.propose(proposed(10), 0.0)
+    ((_, given),) = d.take_work()
+
+    d.propose(proposed(ask=1)._replace(stop="the policy has converged"), 1.0)
+    d.report(1, [outcome(given.trials[0], 1)], 2.0)
+
+    assert d.over
+    assert d.stopping == "the policy has converged"

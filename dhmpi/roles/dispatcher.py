@@ -17,7 +17,7 @@ from dhmpi.budget import Budget, Limits, objective_for_search
 from dhmpi.journal import History
 from dhmpi.mpi.protocol import News, Progress, Proposed, Work
 from dhmpi.stopping import Stopper
-from dhmpi.trials import Config, Loss, Outcome, Status, Trial
+from dhmpi.trials import EPOCHS, PARENT, Config, Loss, Outcome, Status, Trial
 
 SHORT = 0.5
 """Seconds; longer evaluations get nothing placed in advance: the wait for the next trial does not show."""
@@ -137,6 +137,7 @@ class Dispatcher:
         self._durations: deque[float] = deque(maxlen=101)
         self._n_durations = 0
         self._median_duration: float | None = None
+        self._screened: dict[int, int] = {}  # key -> id of the trials that others may be promoted from
         self._recent: OrderedDict[int, Config] = OrderedDict()  # key -> configuration of those started last
         self._work: dict[int, _Orders] = {}
         self._before: list[tuple[int, _Orders]] = []  # to be sent before `_work`
@@ -243,7 +244,7 @@ class Dispatcher:
     def restore(self, finished: Iterable[tuple[Outcome, Trial]], unfinished: Iterable[Trial]) -> None:
         """Continue an earlier launch, before anything else happens; unfinished trials are tried first."""
         for outcome, trial in finished:
-            self.budget.record(outcome, trial.config)
+            self._record(outcome, trial)
             self.n_started = max(self.n_started, trial.id + 1)
         again: list[Trial] = []
         for trial in unfinished:
@@ -258,7 +259,7 @@ class Dispatcher:
         Its evaluators keep what they run; each says in `holds` what that is.
         """
         for outcome, trial in history.finished.values():
-            self.budget.record(outcome, trial.config)
+            self._record(outcome, trial)
             self.n_started = max(self.n_started, trial.id + 1)
         self._losses = {id_: list(losses) for id_, losses in history.losses.items()}
         self.n_asks = history.n_asks
@@ -605,7 +606,9 @@ class Dispatcher:
         self._losses.pop(trial.id, None)
         if self._stopper is not None:
             self._stopper.forget(trial.id)
-        self.budget.record(outcome, trial.config)
+        if PARENT in trial.config:
+            outcome = outcome._replace(metrics={**outcome.metrics, PARENT: self._screened.get(trial.config[PARENT])})
+        self._record(outcome, trial)
         self._events.append(finished_event(outcome, now))
         self._count(outcome, now)
         self._outcomes.append((outcome, trial))
@@ -615,6 +618,12 @@ class Dispatcher:
             self._n_durations += 1
             if self._n_durations % 32 == 0 or self._n_durations < 8:
                 self._set_depth()
+
+    def _record(self, outcome: Outcome, trial: Trial) -> None:
+        """Count a finished trial, of this launch or an earlier one."""
+        self.budget.record(outcome, trial.config)
+        if self.limits.screening and EPOCHS in trial.config:
+            self._screened[trial.key] = trial.id
 
     def _reuse(self, key: int, config: Config, objective: float, now: float) -> None:
         """Finish a trial whose objective is known, without an evaluator, as far as the budget allows."""

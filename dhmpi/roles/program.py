@@ -61,6 +61,8 @@ class Program:
         Whether the search costs so little that it lives in the master's process, and all other ranks evaluate.
     agents : callable, optional
         Options -> how many agents share the work of the search; by default none.
+    repeats : callable, optional
+        Options -> whether a configuration may be evaluated more than once; by default never.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Program:
     fits: Callable[[Any], bool]
     with_master: bool = False
     agents: Callable[[Any], int] = lambda options: 0
+    repeats: Callable[[Any], bool] = lambda options: False
 
     @property
     def module(self) -> str:

@@ -15,10 +15,7 @@ import numpy as np
 from dhmpi.errors import OptionError
 from dhmpi.search.base import Search
 from dhmpi.search.space import SpaceSearch
-from dhmpi.trials import Config, Proposal
-
-EPOCHS = "num_epochs"
-PARENT = "parent"
+from dhmpi.trials import EPOCHS, PARENT, Config, Proposal
 
 
 class Screening(Search):

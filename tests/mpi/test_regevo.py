@@ -81,6 +81,7 @@ def test_what_was_screened_is_promoted_also_after_a_kill(start, tmp_path, progra
     assert len({config["parent"] for config, _ in promoted}) == len(promoted)
     for config, outcome in promoted:
         before, screening = screened[config["parent"]]
+        assert outcome.metrics["parent"] == screening.trial
         assert outcome.objective == screening.objective + 100
         assert {**config, "num_epochs": 1} == {**before, "parent": config["parent"]}
 
