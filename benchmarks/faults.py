@@ -46,7 +46,8 @@ class Result:
     code: int
     n_lost: int
     pause: float | None
-    """Seconds from the fault to the next trial given out, None if nothing was left to give."""
+    """Seconds from the fault to the next trial given out, in the next launch if the job had to be started again; None
+    if nothing was left to give."""
     n_left: int
     """Processes that outlived the job."""
     detail: str = ""
@@ -116,8 +117,12 @@ class Run:
         except OSError:
             trials = []
         complete = code == 0 and history.ended and trials == list(range(self.max_evals))
-        placed = (event["t"] for event in journal.events(self.directory / "journal") if event["e"] == "placed")
-        after = [t for t in placed if fault_at is not None and t > fault_at]
+        after, launch = [], 0
+        for event in journal.events(self.directory / "journal"):
+            launch = event["launch"] if event["e"] == "launch" else launch
+            if event["e"] == "placed" and fault_at is not None and event["t"] > fault_at:
+                after.append((launch, event["t"]))
+        after = [t for number, t in after if number == after[-1][0]]
         n_lost = sum(outcome.status == "lost" for outcome, _ in history.finished.values())
         pause = min(after) - fault_at if after and fault_at is not None else None
         return Result(complete, code, n_lost, pause, len(left), "" if complete else self.output.read_text()[-3000:])
