@@ -216,13 +216,21 @@ def test_what_is_refused_is_one_sentence_and_leaves_nothing(here, capsys, words,
         (["dance", "x"], "invalid choice: 'dance'"),
         (["hps", "a/b", *POLYNOME, "-n", "1", "-t", "1"], "WORKFLOW becomes the name of a directory"),
         (["hps", "a", "-p", "x.P", "-n", "1", "-t", "1", "--scheduler", "slurm"], "-r is missing"),
-        (["hps", "a", *POLYNOME, "-n", "1", "-t", "1"], "no scheduler is found here: name one with --scheduler"),
     ],
 )
 def test_incomplete_command_lines(here, capsys, words, sentence):
     assert submit.main(words) == 2
 
     assert sentence in capsys.readouterr().err
+    assert files(here) == []
+
+
+def test_without_a_scheduler_one_must_be_named(here, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(here.parent / "bin"))
+
+    assert submit.main(["hps", "a", *POLYNOME, "-n", "1", "-t", "1"]) == 2
+
+    assert "no scheduler is found here: name one with --scheduler" in capsys.readouterr().err
     assert files(here) == []
 
 
@@ -292,7 +300,9 @@ def test_a_scheduler_that_refuses_the_second_job_of_a_campaign(here, capsys):
     assert json.loads((only_run(here) / "jobs" / "submitted.json").read_text())["jobs"] == ["4711"]
 
 
-def test_a_scheduler_that_is_not_here(here, capsys):
+def test_a_scheduler_that_is_not_here(here, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(here.parent / "bin"))
+
     assert submit.main(THETA) == 2
 
     assert "there is no qsub here: submit on a login node of theta, or see --dry-run" in capsys.readouterr().err
