@@ -234,6 +234,23 @@ def test_weeks_are_scaled_by_those_that_train():
     assert valid_X.shape == (71, 8, 5)
 
 
+def test_the_oldest_weeks_are_blurred_most():
+    pod = module_of("sst_pod_lstm")
+    X, y = pod.blur(np.zeros((1000, 8, 5)), np.zeros((1000, 8, 5)), np.random.default_rng(0), noise=0.7)
+
+    spread = X.std(axis=(0, 2)) / pod.SMALL
+
+    np.testing.assert_allclose(spread, 0.7 * np.arange(8) / 7, rtol=0.1)
+    assert not y.any()
+
+
+def test_predictions_come_back_in_the_units_of_the_data():
+    data, (_, _, (_, y)) = problem_of("sst_pod_lstm").data, module_of("sst_pod_lstm").load_data()
+
+    np.testing.assert_allclose(data.train.outputs[0].std(axis=(0, 1)), module_of("sst_pod_lstm").SMALL, rtol=1e-4)
+    np.testing.assert_allclose(data.restore(data.test.outputs)[0], y, atol=1e-5)
+
+
 def test_the_synthetic_field_can_be_foretold_but_not_by_standing_still():
     from sklearn.linear_model import Ridge
 
@@ -369,7 +386,7 @@ def test_an_epoch_teaches_something(name):
     from dhmpi.nas.training import train
 
     problem = problem_of(name)
-    arch = [min(1, n - 1) for n in problem.architecture_space.n_options]
+    arch = [1] + [0] * (len(problem.architecture_space.decisions) - 1)
 
     found = train(problem, {"arch_seq": arch, "num_epochs": 1}, seed=0)
 

@@ -37,6 +37,7 @@ N_WEEKS = (427, 1487)  # for training and validation, for testing
 N_MODES = 5
 WINDOW = 8  # weeks, seen and told
 VALIDATION_WEEKS = 86
+SMALL = 0.05
 
 
 def load_data(directory: str | Path | None = None) -> tuple[Pair, Pair, Pair]:
@@ -163,22 +164,52 @@ def _oscillation(n: int, period: float, damping: float, rng: np.random.Generator
 
 
 def scaling() -> Any:
-    """Return a transformer to the range in which the last layer, of which tanh is a part, is nearly linear."""
-    from sklearn.preprocessing import MinMaxScaler
+    """Return a transformer to mean 0 and a small standard deviation, `SMALL`.
 
-    return MinMaxScaler((-0.5, 0.5))
+    The relation of past and future is nearly linear, and an LSTM is nearly linear for small numbers only.
+    """
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+    return make_pipeline(
+        StandardScaler(),
+        FunctionTransformer(_times, _times, kw_args={"factor": SMALL}, inv_kw_args={"factor": 1 / SMALL}),
+    )
+
+
+def _times(x: np.ndarray, factor: float) -> np.ndarray:
+    return x * factor
+
+
+def blur(X: np.ndarray, y: np.ndarray, rng: np.random.Generator, noise: float) -> Pair:
+    """Add noise to the inputs that grows with their age, so that a network does not learn 326 windows by heart.
+
+    Parameters
+    ----------
+    X, y : ndarray of shape (n, 8, 5)
+        Scaled to `SMALL`, the newest week first.
+    rng : Generator
+    noise : float
+        Standard deviation of the noise of the oldest week, as a part of that of the data; the newest has none.
+    """
+    age = np.linspace(0, 1, WINDOW)[:, np.newaxis]
+    return X + noise * SMALL * age * rng.normal(size=X.shape), y
 
 
 Problem = NaProblem()
 Problem.load_data(load_data)
 Problem.search_space(lstm_skip, input_shape=(WINDOW, N_MODES), output_shape=(WINDOW, N_MODES))
 Problem.preprocessing(scaling, outputs=True)
-Problem.hyperparameters(batch_size=64, learning_rate=0.01, optimizer="adam", num_epochs=20)
+Problem.augment(blur, noise=2.0)
+Problem.hyperparameters(batch_size=32, learning_rate=0.02, optimizer="adam", num_epochs=30)
 Problem.loss("mse")
 Problem.metrics(["r2", "r2_global"])
 Problem.objective("val_r2__last")
 Problem.post_training(
     num_epochs=300,
-    callbacks={"EarlyStopping": {"monitor": "val_loss", "patience": 30, "restore_best_weights": True}},
+    callbacks={
+        "ReduceLROnPlateau": {"monitor": "val_loss", "factor": 0.5, "patience": 15},
+        "EarlyStopping": {"monitor": "val_loss", "patience": 50, "restore_best_weights": True},
+    },
     repeat=3,
 )
