@@ -1,4 +1,4 @@
-"""``python -m benchmarks.architectures [NAME ...] [--seeds N]``: how good searches of architectures are, and how fast.
+"""``python -m benchmarks.architectures [NAME ...]``: how good searches of architectures are, and how fast.
 
 Names: toy, nasbench, proposals, rate; by default all.  Quality is measured in virtual time: the searches are asked and
 told by dhmpi's own dispatcher and supply, for 126 simulated evaluators, at the instants at which a real run would.
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -205,8 +205,8 @@ class Searcher(NamedTuple):
     """What must be installed."""
 
 
-def searchers(*extra: Searcher) -> Iterator[Searcher]:
-    """Yield the searches that can be measured here."""
+def searchers(only: Sequence[str] | None, *extra: Searcher) -> Iterator[Searcher]:
+    """Yield the searches that can be measured here, all or those of some names."""
     for searcher in (
         Searcher("random", ours("random")),
         Searcher("regevo", ours("regevo")),
@@ -215,6 +215,8 @@ def searchers(*extra: Searcher) -> Iterator[Searcher]:
         Searcher("ambs (ET)", ours("ambs"), quick=False),
         *extra,
     ):
+        if only and searcher.name not in only:
+            continue
         try:
             __import__(searcher.module)
         except ImportError:
@@ -273,7 +275,7 @@ def interval(values: list[float]) -> str:
     return f"{mean:.3f} ± {half:.3f}"
 
 
-def bench_toy(n_seeds: int) -> None:
+def bench_toy(n_seeds: int, only: Sequence[str] | None) -> None:
     """Objective on the toy space."""
     table = Table(
         "search", "seeds", "best at 500", "best at 1100", f"best at {TOY_EVALS}", "mean of last 100", "target",
@@ -288,7 +290,7 @@ def bench_toy(n_seeds: int) -> None:
         Searcher("nevergrad DiscreteOnePlusOne", peers(nevergrad("DiscreteOnePlusOne")), True, "nevergrad"),
         Searcher("nevergrad DE", peers(nevergrad("DE")), True, "nevergrad"),
     )
-    for searcher in searchers(*extra):
+    for searcher in searchers(only, *extra):
         seeds = n_seeds if searcher.quick else min(n_seeds, FEW)
         played = [searcher.play(toy(), TOY_EVALS, seed) for seed in range(seeds)]
         bests = [interval([float(p.objectives[:n].max()) for p in played]) for n in (500, 1100, TOY_EVALS)]
@@ -298,7 +300,7 @@ def bench_toy(n_seeds: int) -> None:
     console.print(table)
 
 
-def bench_nasbench(n_seeds: int) -> None:
+def bench_nasbench(n_seeds: int, only: Sequence[str] | None) -> None:
     """Validation regret on NAS-Bench-201."""
     try:
         task, mean_of = nasbench()
@@ -313,7 +315,7 @@ def bench_nasbench(n_seeds: int) -> None:
         f"the best is below the best of all, {best:.3f} %, with 95 % interval",
     )  # fmt: skip
     targets = {"random": ".239 at 1000", "regevo": ".023, .001"}
-    for searcher in searchers():
+    for searcher in searchers(only):
         seeds = n_seeds if searcher.quick else min(n_seeds, FEW)
         regrets: dict[int, list[float]] = {500: [], 1000: [], NASBENCH_EVALS: []}
         met = []
@@ -328,7 +330,7 @@ def bench_nasbench(n_seeds: int) -> None:
     console.print(table)
 
 
-def bench_proposals(n_seeds: int) -> None:
+def bench_proposals(n_seeds: int, only: Sequence[str] | None) -> None:
     """Proposals a second."""
     table = Table("search", "in an ask", "proposals/s", "target", title="Proposals a second of CPU time, toy space")
     space = toy().space()
@@ -353,7 +355,7 @@ def bench_proposals(n_seeds: int) -> None:
     console.print(table)
 
 
-def bench_rate(n_seeds: int) -> None:
+def bench_rate(n_seeds: int, only: Sequence[str] | None) -> None:
     """Null evaluations a second under mpiexec."""
     table = Table(
         "ranks", "search", "evaluations/s", title="Null evaluations on real ranks, with journal and results.csv"
@@ -379,13 +381,14 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
     parser.add_argument("--seeds", type=int, metavar="N", help="by default 5 on the toy, 30 on NAS-Bench-201")
+    parser.add_argument("--search", action="append", metavar="NAME", help="measure only this one; may be repeated")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in known]
     if unknown:
         sys.exit(f"unknown benchmark {unknown[0]!r}: choose from {', '.join(known)}")
     console.print(f"Python {sys.version.split()[0]}, numpy {np.__version__}")
     for name in options.names or known:
-        known[name](options.seeds or (30 if name == "nasbench" else 5))
+        known[name](options.seeds or (30 if name == "nasbench" else 5), options.search)
 
 
 if __name__ == "__main__":
