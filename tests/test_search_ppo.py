@@ -274,6 +274,14 @@ def test_failures_have_a_finite_reward(objective):
     assert reward(objective, Settings(failure_reward=-3.0)) == -3.0
 
 
+def test_a_failure_is_never_worth_more_than_a_success():
+    settings = Settings(failure_reward=-1.0, lowest_reward=-100.0)
+
+    assert reward(None, settings, worst=-7.5) == -7.5
+    assert reward(None, settings, worst=0.3) == -1.0
+    assert reward(math.nan, settings, worst=-1e9) == -100.0
+
+
 def test_rewards_stay_in_the_range_stated():
     settings = Settings(lowest_reward=-5.0, highest_reward=2.0)
 

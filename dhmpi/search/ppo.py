@@ -159,11 +159,22 @@ def alone(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def reward(objective: float | None, settings: Settings) -> float:
-    """Return the reward of an objective, None for a failed evaluation: always finite, and within the stated range."""
+def reward(objective: float | None, settings: Settings, worst: float = math.inf) -> float:
+    """Return the reward of an objective: always finite, and within the range that the settings state.
+
+    Parameters
+    ----------
+    objective : float or None
+        None if the evaluation failed; what is not finite has failed too.
+    settings : Settings
+    worst : float, default infinite
+        The lowest objective so far: a failure is never worth more, whatever the unit of the objective.
+    """
     if objective is None or not math.isfinite(objective):
-        return settings.failure_reward
-    return min(max(float(objective), settings.lowest_reward), settings.highest_reward)
+        value = min(settings.failure_reward, worst)
+    else:
+        value = float(objective)
+    return min(max(value, settings.lowest_reward), settings.highest_reward)
 
 
 def progress(n_finished: int, max_evals: int | None) -> float:
