@@ -329,7 +329,7 @@ class Policy:
         """
         n_units, weights = self.n_units, tape.weights
         gates = tape.gates[:, t]
-        np.take(weights.table, tape.rows[t], axis=1, out=gates, mode="clip")
+        np.take(weights.table, tape.rows[t], axis=1, out=gates, mode="clip")  # other modes go through a copy
         if t > 0 and weights.gain is not None:
             z = tape.z[:, t]
             np.matmul(tape.h[:, t - 1], weights.Wh, out=z)
@@ -360,62 +360,63 @@ class Policy:
 
     def _backward(self, tape: _Tape, d_h: np.ndarray, d: dict[str, np.ndarray]) -> None:
         """Fill in the derivatives of both cells, given those of their outputs, shape (2, T, U, n_units)."""
-        w, n_units = self.arrays, self.n_units
-        n = len(tape.choices)
+        n_units, n = self.n_units, len(tape.choices)
         d_table = np.zeros((2, len(self._inputs), 4 * n_units))
         d_z = np.empty((2, self.n_decisions, n, 4 * n_units))
         d_c = np.zeros((2, n, n_units))  # from the step after
-        for name in ("gh", "gc", "bc"):
-            if self.normalised:
+        if self.normalised:
+            for name in ("gh", "gc", "bc"):
                 d[name][:] = 0.0
         for t in reversed(range(self.n_decisions)):
-            i, f, o, u = (tape.gates[:, t, :, k * n_units : (k + 1) * n_units] for k in range(4))
-            tanh_c = tape.tanh_c[:, t]
-            d_step = d_h[:, t]
-            d_y = d_step * o * (1.0 - tanh_c * tanh_c)
-            if self.normalised:
-                c_hat = tape.c_hat[:, t]
-                d["gc"] += np.einsum("kui,kui->ki", d_y, c_hat)
-                d["bc"] += d_y.sum(axis=1)
-                d_y *= w["gc"][:, None]
-                d_y = _unnormalise(d_y, c_hat, tape.c_scale[:, t])
-            d_c += d_y
             gates = d_z[:, t]
-            d_i, d_f, d_o, d_u = (gates[..., k * n_units : (k + 1) * n_units] for k in range(4))
-            np.multiply(d_c * u, i * (1.0 - i), out=d_i)
-            np.multiply(d_step * tanh_c, o * (1.0 - o), out=d_o)
-            np.multiply(d_c * i, 1.0 - u * u, out=d_u)
+            self._step_backward(t, tape, d_h[:, t], d_c, gates, d)
             first, last = self._first_row[t], self._first_row[t + 1]
             seen = (tape.rows[t] == np.arange(first, last)[:, None]).astype(float)
-            if t == 0:
-                d_f[:] = 0.0
-                d_table[:, first:last] = seen @ gates
-                break
-            np.multiply(d_c * tape.c[:, t - 1], f * (1.0 - f), out=d_f)
             d_table[:, first:last] = seen @ gates
-            d_c *= f
+            if t == 0:
+                break
             if self.normalised:
-                # As _unnormalise; what it takes off as the mean is taken off by the centred weights.
+                # As _unnormalise; what that takes off as the mean, the centred weights take off.
                 z = tape.z[:, t]
                 d["gh"] += np.einsum("kui,kui->ki", gates, z)
-                gates *= w["gh"][:, None]
-                along = np.einsum("kui,kui->ku", gates, z)[..., None] / (4 * n_units)
-                gates -= z * along
+                gates *= self.arrays["gh"][:, None]
+                gates -= z * (np.einsum("kui,kui->ku", gates, z)[..., None] / (4 * n_units))
                 gates *= tape.z_scale[:, t]
             d_h[:, t - 1] += gates @ tape.weights.Wh.transpose(0, 2, 1)
-        if self.n_decisions > 1:
-            h = tape.h[:, :-1].reshape(2, -1, n_units)
-            np.matmul(h.transpose(0, 2, 1), d_z[:, 1:].reshape(2, -1, 4 * n_units), out=d["Wh"])
-        else:
-            d["Wh"][:] = 0.0
+        h = tape.h[:, :-1].reshape(2, -1, n_units)
+        np.matmul(h.transpose(0, 2, 1), d_z[:, 1:].reshape(2, -1, 4 * n_units), out=d["Wh"])
         d["b"][:] = d_table.sum(axis=1)
         if self.normalised:
             d["Wh"][:] = _centred(d["Wh"])
             d["bx"][:] = d["bh"][:] = d["b"]
             x = tape.weights.x
             d["gx"][:] = np.einsum("kri,kri->ki", d_table, x)
-            d_table = _unnormalise(d_table * w["gx"][:, None], x, tape.weights.x_scale)
+            d_table = _unnormalise(d_table * self.arrays["gx"][:, None], x, tape.weights.x_scale)
         np.matmul(self._inputs.T, d_table, out=d["Wx"])
+
+    def _step_backward(
+        self, t: int, tape: _Tape, d_h: np.ndarray, d_c: np.ndarray, d_gates: np.ndarray, d: dict[str, np.ndarray]
+    ) -> None:
+        """Go back from h and c of step t: fill in the derivatives of z, and turn `d_c` into that of the c before."""
+        n_units = self.n_units
+        i, f, o, u = (tape.gates[:, t, :, k * n_units : (k + 1) * n_units] for k in range(4))
+        d_i, d_f, d_o, d_u = (d_gates[..., k * n_units : (k + 1) * n_units] for k in range(4))
+        tanh_c = tape.tanh_c[:, t]
+        np.multiply(d_h * tanh_c, o * (1.0 - o), out=d_o)
+        d_y = d_h * o * (1.0 - tanh_c * tanh_c)
+        if self.normalised:
+            c_hat = tape.c_hat[:, t]
+            d["gc"] += np.einsum("kui,kui->ki", d_y, c_hat)
+            d["bc"] += d_y.sum(axis=1)
+            d_y = _unnormalise(d_y * self.arrays["gc"][:, None], c_hat, tape.c_scale[:, t])
+        d_c += d_y
+        np.multiply(d_c * u, i * (1.0 - i), out=d_i)
+        np.multiply(d_c * i, 1.0 - u * u, out=d_u)
+        if t > 0:
+            np.multiply(d_c * tape.c[:, t - 1], f * (1.0 - f), out=d_f)
+        else:
+            d_f[:] = 0.0
+        d_c *= f
 
     def _log_p(self, h: np.ndarray, steps: int | slice) -> np.ndarray:
         """Return log-probabilities of all options: (U, A) for one step, (T, U, A) for a slice."""
