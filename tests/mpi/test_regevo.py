@@ -1,6 +1,7 @@
 """Evolution and random search on real ranks: they live with the master, and all other ranks evaluate."""
 
 import os
+import re
 import signal
 from functools import partial
 
@@ -101,7 +102,7 @@ def test_a_replay_proposes_the_same(run, tmp_path):
     ("words", "sentence"),
     [
         ((*CHEAP[:4], "--num-nodes", 2), "--num-nodes must be 1, got 2"),
-        (POLYNOME2[:2], "--run is missing"),
+        (POLYNOME2[:2], "--run is missing|name another function"),  # the search, or the function if it is faster
         ((*POLYNOME2, "--sample-size", 200), "--sample-size must be at most --population-size, 100, got 200"),
     ],
 )
@@ -109,5 +110,5 @@ def test_what_makes_no_sense_is_one_sentence(run, tmp_path, words, sentence):
     ended = run(2, "regevo", *words)
 
     assert ended.code == 2
-    assert sentence in ended.err
+    assert re.search(sentence, ended.err)
     assert "Traceback" not in ended.err
