@@ -41,11 +41,19 @@ def option(
     type: Callable[[str], Any] = str,  # noqa: A002
     choices: Sequence[str] | None = None,
     metavar: str | None = None,
+    positional: bool = False,
 ) -> Any:
-    """Return a dataclass field that is an option of the command line."""
+    """Return a dataclass field that is an option of the command line, or a word of it that is no option."""
     return field(
         default=default,
-        metadata={"help": help, "group": group, "type": type, "choices": choices, "metavar": metavar},
+        metadata={
+            "help": help,
+            "group": group,
+            "type": type,
+            "choices": choices,
+            "metavar": metavar,
+            "positional": positional,
+        },
     )
 
 
@@ -165,6 +173,18 @@ class SearchOptions:
         int,
         metavar="N",
     )
+    wrap: str | None = option(
+        None,
+        'command around the evaluating process, which stands for {} in it, as in "numactl --localalloc {}"',
+        "how to evaluate",
+        metavar="COMMAND",
+    )
+    container: str | None = option(
+        None,
+        "image for apptainer exec, in which evaluations run; it must have python3 and dhmpi",
+        "how to evaluate",
+        metavar="IMAGE",
+    )
     max_rss: float | None = option(
         None, "MB; an evaluation whose processes use more is killed", "how to evaluate", float, metavar="MB"
     )
@@ -234,6 +254,13 @@ class SearchOptions:
         return stopping.make(self.stopper, self.stopper_min_steps, self.stopper_factor)
 
     @property
+    def wrapping(self) -> tuple[str, ...]:
+        """Words of the command around the evaluating process, empty if there is none."""
+        if self.container is not None:
+            return ("apptainer", "exec", self.container, "{}")
+        return () if self.wrap is None else tuple(shlex.split(self.wrap))
+
+    @property
     def grace(self) -> float:
         """Seconds."""
         return 60 * self.grace_minutes
@@ -290,12 +317,27 @@ class SearchOptions:
                         f"{flag(name)} cannot be enforced with --evaluator inline, where the function runs in the rank "
                         f"itself: use --evaluator process"
                     )
+        self._check_wrap()
         for name in ("name", "workflow"):
             value = getattr(self, name)
             if "/" in value or value in (".", "..") or "\0" in value or "\n" in value:
                 raise OptionError(f"{flag(name)} becomes the name of a directory and cannot be {value!r}")
         if self.resume and self.log_dir is None:
             raise OptionError("--resume needs --log-dir, the run directory to continue")
+
+    def _check_wrap(self) -> None:
+        if self.wrap is None and self.container is None:
+            return
+        if self.wrap is not None and self.container is not None:
+            raise OptionError("--container is a --wrap of its own: give one of the two")
+        if self.evaluator == "inline":
+            raise OptionError("--wrap and --container need --evaluator process: inline there is no process to wrap")
+        try:
+            words = self.wrapping
+        except ValueError as error:
+            raise OptionError(f"--wrap {self.wrap!r} is no command: {error}") from error
+        if words.count("{}") != 1:
+            raise OptionError(f"--wrap must have {{}} once, where the evaluating process stands, got {self.wrap!r}")
 
 
 @dataclass(frozen=True)
@@ -543,6 +585,9 @@ def parser(cls: type[SearchOptions], prog: str, description: str) -> argparse.Ar
         meta = item.metadata
         group = groups.get(meta["group"]) or groups.setdefault(meta["group"], result.add_argument_group(meta["group"]))
         text = meta["help"].replace("%", "%%")
+        if meta["positional"]:
+            result.add_argument(item.name, type=meta["type"], metavar=meta["metavar"], help=text)
+            continue
         if item.default is False:
             group.add_argument(flag(item.name), action="store_true", help=text)
             continue
@@ -563,6 +608,11 @@ def parse(cls: type[Options], prog: str, description: str, arguments: Sequence[s
         With the sentence to show.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    if "--evaluator=balsam" in words or ("--evaluator", "balsam") in zip(words, words[1:]):
+        raise OptionError(
+            "--evaluator balsam is not needed: the ranks of this launch evaluate, without a database or a launcher; "
+            "leave it out"
+        )
     given = vars(parser(cls, prog, description).parse_args(_joined(words)))
     config = given.pop("config", None)
     values = {**(_from_file(cls, Path(config)) if config is not None else {}), **given}
@@ -645,7 +695,9 @@ def command_line(prog: str, options: SearchOptions, **changes: Any) -> str:
     words = ["python", "-m", prog]
     for item in _fields(type(options)):
         value = getattr(options, item.name)
-        if value is True:
+        if item.metadata["positional"]:
+            words.insert(3, str(value))
+        elif value is True:
             words.append(flag(item.name))
         elif value != item.default:
             words += [flag(item.name), str(value)]

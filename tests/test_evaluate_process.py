@@ -537,3 +537,25 @@ def test_a_function_that_cannot_be_prepared_is_refused(bench):
 
     assert isinstance(refused, Refused)
     assert "unprepared cannot be prepared: the function raised OSError: the data are gone" in refused.reason
+
+
+# -- commands around the process
+
+
+def test_a_command_may_be_wrapped_around_the_process(bench):
+    wrapped = bench("variable", wrap=("env", "WRAPPED=yes", "{}"))
+
+    assert wrapped.evaluate(name="WRAPPED").metrics == {"value": "yes"}
+
+
+def test_a_wrapper_that_stays_is_killed_with_what_it_wraps(bench):
+    wrapped = bench("hang", wrap=("sh", "-c", '"$@"; exit $?', "sh", "{}"))
+
+    assert wrapped.evaluate(timeout=0.5).status is Status.TIMEOUT
+
+
+def test_a_wrapper_that_does_not_exist_is_refused(bench):
+    refused = bench("square", load=False, wrap=("no-such-command", "{}")).load()
+
+    assert isinstance(refused, Refused)
+    assert "no-such-command cannot be started" in refused.reason

@@ -31,6 +31,11 @@ def test_a_negative_number_in_any_notation_is_a_value():
     assert options("--target", "-0.5", "--resume", "--log-dir", "d").resume
 
 
+def test_a_container_is_a_command_around_the_process():
+    assert options("--container", "x.sif").wrapping == ("apptainer", "exec", "x.sif", "{}")
+    assert options("--wrap", "numactl --localalloc {}").wrapping == ("numactl", "--localalloc", "{}")
+
+
 def test_minutes_may_be_fractions():
     assert options("--eval-timeout-minutes", "0.5").eval_timeout == 30
 
@@ -52,6 +57,13 @@ def test_minutes_may_be_fractions():
         (["--n-jobs", "0"], "--n-jobs must be >= 1"),
         (["--target", "nan"], "--target must be a number"),
         (["--config", "/nowhere.toml"], "cannot read --config /nowhere.toml"),
+        (["--evaluator", "balsam"], "--evaluator balsam is not needed"),
+        (["--wrap", "numactl"], "--wrap must have {} once"),
+        (["--wrap", "sh -c 'x {}"], "is no command"),
+        (["--wrap", "env {}", "--container", "x.sif"], "give one of the two"),
+        (["--wrap", "env {}", "--evaluator", "inline"], "need --evaluator process"),
+        (["--stopper", "median", "--evaluator", "inline"], "--stopper needs --evaluator process"),
+        (["--stopper", "halving", "--stopper-factor", "1"], "--stopper-factor must be >= 2"),
     ],
 )
 def test_what_makes_no_sense_is_refused(words, sentence):

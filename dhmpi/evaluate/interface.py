@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,10 @@ class EvaluationSpec:
         Faults that evaluations suffer on purpose.
     problem : str, optional
         Name of the problem, as given to ``--problem``, for functions that ask for it.
+    wrap : tuple of str, optional
+        Words of a command in which ``{}`` stands for that of the evaluating process: a container, for instance.
+    python : str, optional
+        The interpreter of the evaluating process.
     """
 
     run: str
@@ -102,6 +107,8 @@ class EvaluationSpec:
     log: Path | None = None
     chaos: Chaos | None = None
     problem: str = ""
+    wrap: tuple[str, ...] = ()
+    python: str = sys.executable
 
 
 class Evaluator(Protocol):

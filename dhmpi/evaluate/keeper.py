@@ -199,10 +199,17 @@ class _Keeper:
         self._scratch = path
 
     def _do_start(
-        self, child: str, module: str, environment: dict[str, str], cwd: str, log: str | None, cap: int, body: bytes
+        self,
+        child: str,
+        command: list[str],
+        environment: dict[str, str],
+        cwd: str,
+        log: str | None,
+        cap: int,
+        body: bytes,
     ) -> None:
         try:
-            started = self._start(child, module, {**os.environ, **environment}, cwd, _Output(None, log, cap))
+            started = self._start(child, command, {**os.environ, **environment}, cwd, _Output(None, log, cap))
         except OSError as error:  # too many processes or open files
             self._tell(_exit_of(child, 127, "unstartable", str(error)))
             return
@@ -211,7 +218,7 @@ class _Keeper:
         if not self._deaf:
             self._listen_to(started)
 
-    def _start(self, name: str, module: str, environment: dict[str, str], cwd: str, log: _Output) -> _Child:
+    def _start(self, name: str, command: list[str], environment: dict[str, str], cwd: str, log: _Output) -> _Child:
         fds: list[int] = []
         try:
             for _ in range(3):
@@ -224,7 +231,7 @@ class _Keeper:
             raise
         to_child, outlet, inlet, from_child, printed, prints = fds
         if pid == 0:
-            _become(module, to_child, from_child, prints, environment, cwd, keeper)
+            _become(command, to_child, from_child, prints, environment, cwd, keeper)
         for fd in (to_child, from_child, prints):
             os.close(fd)
         os.set_blocking(printed, False)
@@ -465,9 +472,12 @@ def _exit_of(
 
 
 def _become(
-    module: str, to_child: int, from_child: int, prints: int, environment: dict[str, str], cwd: str, keeper: int
+    command: list[str], to_child: int, from_child: int, prints: int, environment: dict[str, str], cwd: str, keeper: int
 ) -> None:
-    """Turn this fork of the keeper into a child; never return."""
+    """Turn this fork of the keeper into a child; never return.
+
+    A word ``{fds}`` of the command becomes the numbers of the two descriptors by which the child hears and answers.
+    """
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
@@ -481,9 +491,10 @@ def _become(
         fds = [str(raised(fd, HIGH_FD)) for fd in (to_child, from_child)]
         os.chdir(cwd)
         if os.getppid() == keeper:
-            os.execve(sys.executable, [sys.executable, "-m", module, *fds], environment)
+            words = [word for part in command for word in (fds if part == "{fds}" else [part])]
+            os.execvpe(words[0], words, environment)
     except BaseException as error:
-        os.write(2, f"{module} cannot be started: {error}\n".encode())
+        os.write(2, f"{command[0]} cannot be started: {error}\n".encode())
     finally:
         os._exit(127)
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,6 +167,8 @@ class Keeper:
         cwd: str | Path,
         output: str | Path | None,
         cap: int = OUTPUT_CAP,
+        wrap: Sequence[str] = (),
+        python: str = sys.executable,
     ) -> None:
         """Start ``python -m module FD_IN FD_OUT`` as the resident child of some name.
 
@@ -183,13 +185,20 @@ class Keeper:
             File to which what it prints outside evaluations is appended.
         cap : int, default 10,000,000
             Bytes of output that are kept.
+        wrap : sequence of str, optional
+            Words of another command that is started instead, in which a word ``{}`` stands for the first.
+        python : str, optional
+            The interpreter, by default this one.
         """
+        command = [python, "-m", module, "{fds}"]
+        if wrap:
+            command = [word for part in wrap for word in (command if part == "{}" else [part])]
         self._children[name] = sys.maxsize
         self._tell(
             {
                 "do": "start",
                 "child": name,
-                "module": module,
+                "command": command,
                 "environment": {**({} if self._run_id is None else {RUN: self._run_id}), **environment},
                 "cwd": str(cwd),
                 "log": None if output is None else str(Path(output).absolute()),
@@ -438,7 +447,14 @@ class ProcessEvaluator:
         environment = {**spec.environment, RUN: spec.run_id}
         self._resident, self._loaded, self._leaving = True, False, False
         self._keeper.start_child(
-            self.NAME, "dhmpi.evaluate.child", environment, self._home, spec.log, spec.output_cap_bytes
+            self.NAME,
+            "dhmpi.evaluate.child",
+            environment,
+            self._home,
+            spec.log,
+            spec.output_cap_bytes,
+            spec.wrap,
+            spec.python,
         )
         weigh = spec.recycle_rss_mb is not None
         message = {"do": "load", "run": spec.run, "problem": spec.problem, "seed": spec.seed, "weigh": weigh}

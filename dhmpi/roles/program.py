@@ -63,6 +63,10 @@ class Program:
         Options -> how many agents share the work of the search; by default none.
     repeats : callable, optional
         Options -> whether a configuration may be evaluated more than once; by default never.
+    settle : callable, optional
+        Options -> those with which the master works; called by masters only, it may read what not every rank should.
+    conclude : callable, optional
+        Options -> exit code; called by the last master once the search has ended well and nobody waits for this rank.
     """
 
     name: str
@@ -73,6 +77,8 @@ class Program:
     with_master: bool = False
     agents: Callable[[Any], int] = lambda options: 0
     repeats: Callable[[Any], bool] = lambda options: False
+    settle: Callable[[Any], Any] = lambda options: options
+    conclude: Callable[[Any], int] = lambda options: 0
 
     @property
     def module(self) -> str:
@@ -155,7 +161,13 @@ class _Rank:
             role.close()
         if self.keeper is not None:
             self.keeper.close()
-        return world.finish(here, max([code, *(role.exit_code for role in crew.roles)]), crew.together)
+        code = max([code, *(role.exit_code for role in crew.roles)])
+        concludes = here.rank == here.master and code == 0
+        if here.survives and not crew.together:  # to finish is to end this process
+            here.post.flush(world.LAST_MESSAGES)
+            return world.finish(here, self.program.conclude(self.options) if concludes else code, crew.together)
+        code = world.finish(here, code, crew.together)
+        return self.program.conclude(self.options) if concludes else code
 
     def choose(self) -> world.Launch:
         """Return the name of this launch and its run directory: on rank 0, for all."""
@@ -246,8 +258,9 @@ class _Rank:
     def master(self, here: world.World, heir: bool) -> Master:
         from dhmpi.roles.master import Master
 
-        search = self.program.spec(self.options)
-        return Master(here, self.options, self.program.module, search, self.signals.take, self.started, heir)
+        options = self.program.settle(self.options)
+        search = self.program.spec(options)
+        return Master(here, options, self.program.module, search, self.signals.take, self.started, heir)
 
     def backend(self, here: world.World, setup: protocol.Setup) -> interface.Evaluator:
         """Return where this rank's evaluations happen; an earlier launch may have left processes there."""
@@ -271,6 +284,8 @@ class _Rank:
             log=Path(setup.directory) / "imports" / f"rank{here.rank}.out",
             chaos=options.faults,
             problem=options.problem,
+            wrap=options.wrapping,
+            python="python3" if options.container else sys.executable,
         )
         if options.evaluator == "inline" or self.keeper is None:
             from dhmpi.evaluate.inline import InlineEvaluator
