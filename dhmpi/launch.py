@@ -26,7 +26,7 @@ from dhmpi.mpi.environment import TERMINAL_VARIABLE
 from dhmpi.restarts import Attempt, reachable, without_hosts
 from dhmpi.rundirectory import default_path
 
-PROGRAMS = ("ambs", "regevo", "random", "ppo", "doctor")
+PROGRAMS = ("ambs", "regevo", "random", "ppo", "nas.post", "doctor")
 LOOK_SECONDS = 20.0
 ASK_EVERY = 10.0
 """Seconds between questions whether the search has ended, where a host may have been lost."""

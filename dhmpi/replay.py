@@ -173,8 +173,10 @@ class Run:
 def _programs() -> tuple[Program, ...]:
     """Return the entry points whose searches can be replayed."""
     from dhmpi import ambs, ppo, random, regevo  # late, as all that --help does without
+    from dhmpi.nas import post
 
-    return (ambs.PROGRAM, ppo.PROGRAM, regevo.PROGRAM, random.PROGRAM)  # random's options are among regevo's
+    # Random's options are among regevo's.
+    return (ambs.PROGRAM, ppo.PROGRAM, regevo.PROGRAM, random.PROGRAM, post.PROGRAM)
 
 
 def _located(directory: Path) -> Iterator[Line]:

@@ -16,10 +16,10 @@ LAYERS = (
     ("roles",),
     ("launch", "restarts", "check", "rerun", "sites", "plan", "jobscript", "submit", "importable"),
     ("tables", "ls", "doctor", "diagnosis", "watch", "analytics", "commands", "completion", "__main__", "nas.show"),
-    ("ambs", "regevo", "random", "ppo", "replay"),
+    ("ambs", "regevo", "random", "ppo", "nas.post", "nas.summary", "replay"),
 )
 TOOLS = (
-    *("ambs", "regevo", "random", "ppo", "launch", "check", "replay", "rerun", "plan", "submit"),
+    *("ambs", "regevo", "random", "ppo", "nas.post", "launch", "check", "replay", "rerun", "plan", "submit"),
     *("ls", "doctor", "commands", "completion"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)

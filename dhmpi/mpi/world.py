@@ -300,6 +300,8 @@ def finish(world: World, code: int, together: bool) -> int:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(FINALISING)  # one may die even now
     MPI.Finalize()
+    if world.survives:
+        signal.alarm(0)
     return code
 
 

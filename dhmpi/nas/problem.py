@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -510,7 +510,9 @@ class NaProblem(HpProblem):
     @property
     def post_training_settings(self) -> PostTraining:
         """How the best networks are trained again; by default as in the search."""
-        return self._post_training or PostTraining(max(self.possible("num_epochs")))
+        if self._post_training is not None:
+            return self._post_training
+        return PostTraining(max(self.possible("num_epochs")), callbacks=self._setting("callbacks"))
 
     def metric_sources(self, n_outputs: int) -> dict[str, tuple[int, MetricSource]]:
         """Return which metric of which output stands under which key of the history."""
@@ -519,6 +521,18 @@ class NaProblem(HpProblem):
             of_output = self._metrics.get(f"output_{i}", ()) if isinstance(self._metrics, dict) else self._metrics
             prefix = f"val_output_{i}_" if n_outputs > 1 else "val_"
             found.update({prefix + metric_name(source): (i, source) for source in of_output})
+        return found
+
+    def post_metric_sources(self, n_outputs: int) -> dict[str, tuple[int, MetricSource]]:
+        """Return the same for the best networks when they are trained again: what `post_training` names comes on top.
+
+        What the search computes is computed there too, for the objective and for callbacks.
+        """
+        found = self.metric_sources(n_outputs)
+        for i in range(n_outputs):
+            prefix = f"val_output_{i}_" if n_outputs > 1 else "val_"
+            for source in self.post_training_settings.metrics or ():
+                found.setdefault(prefix + metric_name(source), (i, source))
         return found
 
     def settings(self, config: Mapping[str, Any]) -> Settings:
@@ -550,6 +564,23 @@ class NaProblem(HpProblem):
             loss_weights=self._loss_weights,
             optimizer_arguments={name: value for name, value in arguments.items() if value is not None},
         )
+
+    def post_settings(self, config: Mapping[str, Any]) -> Settings:
+        """Return how the network of a configuration is trained again: with the callbacks of `post_training`.
+
+        Parameters
+        ----------
+        config : dict
+            As in :meth:`settings`.
+
+        Raises
+        ------
+        ProblemError
+        """
+        settings = self.settings(config)
+        callbacks = callbacks_.check(_filled(self.post_training_settings.callbacks, config))
+        n_epochs = config.get("num_epochs", self.post_training_settings.num_epochs)
+        return replace(settings, callbacks=callbacks, num_epochs=n_epochs)
 
     def possible(self, name: str) -> tuple[Any, ...]:
         """Return all values that a setting, or ``loss``, may take in a search; of a range its ends."""

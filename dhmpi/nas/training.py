@@ -28,7 +28,7 @@ import numpy as np
 from dhmpi.errors import DhmpiError, ProblemError
 from dhmpi.nas import callbacks as callbacks_
 from dhmpi.nas.data import Data, Source, Tensors
-from dhmpi.nas.metrics import MetricFunction, named, resolve
+from dhmpi.nas.metrics import MetricFunction, MetricSource, named, resolve
 from dhmpi.nas.objective import History
 from dhmpi.nas.problem import Call, NaProblem, Settings
 
@@ -152,58 +152,77 @@ def train(
     ProblemError
         If the configuration or the problem make no sense.
     """
-    keras, _ = tensorflow()
     config = problem.check_configuration(config)
     settings = problem.settings(config)
-    data = problem.data
     try:
         network = build(problem, config["arch_seq"], seed, settings)
-        judge = Judge(problem, data, settings)
-        goal = problem.goal
-        history: History = {}
-        began = time.perf_counter()
-
-        def validated(epoch: int) -> None:
-            if report is not None and goal.function is None:
-                report(epoch, goal.value(history))
-
-        fit(
-            network,
-            data.train,
-            settings,
-            seed,
-            history,
-            callbacks_.make(settings.callbacks, directory),
-            lambda: judge(network),
-            every_epoch=every_epoch or goal.every_epoch or bool(_validating(settings)),
-            validated=validated,
-            should_stop=should_stop,
-            augmentation=problem.augmentation,
-        )
-        seconds = time.perf_counter() - began
-        n_parameters = network.count_params()
-        history.update(n_parameters=n_parameters, training_time=seconds)
-        known = {**history, "y_true": _single(judge.targets), "y_pred": _single(judge.predictions)}
-        objective = _objective(problem, known)
+        judge = Judge(problem, problem.data, settings)
+        history = fit_and_judge(problem, network, judge, settings, seed, directory, report, should_stop, every_epoch)
+        objective = objective_of(problem, history, judge)
         if directory is not None:
             save_history(directory / HISTORY_FILE, history)
             is_good = good is None or good(objective)
             if settings.keep_predictions == "all" or (settings.keep_predictions == "good" and is_good):
                 save_predictions(directory / PREDICTIONS_FILE, objective, judge.targets, judge.predictions)
         last = {key: values[-1] for key, values in history.items() if key == "loss" or key.startswith("val_")}
-        return {
-            "objective": objective,
-            **last,
-            "n_parameters": n_parameters,
-            "training_seconds": seconds,
-            "epochs": len(history["loss"]),
-            "peak_rss": peak_rss(),
-        }
+        return {"objective": objective, **last, **effort(history)}
     finally:
-        # The graph of a network is a web of cycles, and Keras keeps state of its own.
         network = judge = None  # type: ignore[assignment]
-        keras.backend.clear_session()
-        gc.collect()
+        forget()
+
+
+def fit_and_judge(
+    problem: NaProblem,
+    network: keras.Model,
+    judge: Judge,
+    settings: Settings,
+    seed: int,
+    directory: Path | None = None,
+    report: Callable[[int, float], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    every_epoch: bool = False,
+) -> History:
+    """Train a network as :func:`train` does; return its history, with ``n_parameters`` and ``training_time``."""
+    goal = problem.goal
+    history: History = {}
+    began = time.perf_counter()
+
+    def validated(epoch: int) -> None:
+        if report is not None and goal.function is None:
+            report(epoch, goal.value(history))
+
+    fit(
+        network,
+        problem.data.train,
+        settings,
+        seed,
+        history,
+        callbacks_.make(settings.callbacks, directory),
+        lambda: judge(network),
+        every_epoch=every_epoch or goal.every_epoch or bool(_validating(settings)),
+        validated=validated,
+        should_stop=should_stop,
+        augmentation=problem.augmentation,
+    )
+    history.update(n_parameters=network.count_params(), training_time=time.perf_counter() - began)
+    return history
+
+
+def effort(history: History) -> dict[str, Any]:
+    """Return what a training has cost, as metrics of an evaluation."""
+    return {
+        "n_parameters": history["n_parameters"],
+        "training_seconds": history["training_time"],
+        "epochs": len(history["loss"]),
+        "peak_rss": peak_rss(),
+    }
+
+
+def forget() -> None:
+    """Give back the memory of networks that nobody refers to any more."""
+    # The graph of a network is a web of cycles, and Keras keeps state of its own.
+    tensorflow()[0].backend.clear_session()
+    gc.collect()
 
 
 @cache
@@ -364,6 +383,8 @@ class Judge:
     settings : Settings
     source : Arrays or Stream, optional
         What is predicted; the validation data by default.
+    metrics : dict, optional
+        As `NaProblem.metric_sources` returns it, and by default that.
 
     Attributes
     ----------
@@ -371,14 +392,21 @@ class Judge:
         In original units; of the last call.
     """
 
-    def __init__(self, problem: NaProblem, data: Data, settings: Settings, source: Source | None = None) -> None:
+    def __init__(
+        self,
+        problem: NaProblem,
+        data: Data,
+        settings: Settings,
+        source: Source | None = None,
+        metrics: Mapping[str, tuple[int, MetricSource]] | None = None,
+    ) -> None:
         n_outputs = len(data.output_shapes)
         self._data = data
         self._source = data.valid if source is None else source
         self._batch_size = max(settings.batch_size, EVALUATION_BATCH)
         self._losses = _losses(settings.loss, n_outputs)
         self._weights = _weights(settings.loss_weights, n_outputs)
-        sources = problem.metric_sources(n_outputs)
+        sources = problem.metric_sources(n_outputs) if metrics is None else metrics
         self._metrics = {name: (i, resolve(metric)) for name, (i, metric) in sources.items()}
         self._predictor: Callable[..., Any] | None = None
         self.targets: Tensors = ()
@@ -397,6 +425,35 @@ class Judge:
         return {"val_loss": loss, **evaluate(self._metrics, self.targets, self.predictions)}
 
 
+def objective_of(problem: NaProblem, history: History, judge: Judge) -> float:
+    """Return the objective of a training.
+
+    Parameters
+    ----------
+    problem : NaProblem
+    history : dict
+    judge : Judge
+        Whose last targets and predictions a function of the user's gets besides the history.
+
+    Raises
+    ------
+    TrainingError
+        If it is not finite, or the function raises.
+    """
+    goal = problem.goal
+    known = {**history, "y_true": _single(judge.targets), "y_pred": _single(judge.predictions)}
+    try:
+        objective = goal.value(known)
+    except Exception as error:
+        raise TrainingError(f"the objective {goal.text} cannot be computed: {_words(error)}") from error
+    if not math.isfinite(objective):
+        n_epochs, loss = len(history["loss"]), history["loss"][-1]
+        raise TrainingError(
+            f"the objective {goal.text} is {objective} after {n_epochs} epoch(s), with a loss of {loss:g}"
+        )
+    return objective
+
+
 def save_history(path: Path, history: History) -> None:
     """Write a history as JSON; what is not finite becomes null."""
     plain = {
@@ -406,18 +463,22 @@ def save_history(path: Path, history: History) -> None:
     path.write_text(json.dumps(plain, indent=1) + "\n")
 
 
-def save_predictions(path: Path, objective: float, targets: Tensors, predictions: Tensors) -> bool:
+def save_predictions(
+    path: Path, objective: float, targets: Tensors, predictions: Tensors, with_targets: bool = False
+) -> bool:
     """Write predictions for ensembles, unless they take more than `MAX_PREDICTIONS_BYTES`; return whether it was done.
 
     The file has ``objective``; ``digest``, of the targets (:func:`digest`), by which one knows that two files are about
     the same samples; and ``output_0, output_1, ...``: predictions in original units, 32-bit floats, samples along the
-    first axis.
+    first axis.  Asked for, the targets are there too: ``target_0, target_1, ...``, of their own types.
     """
     if sum(prediction.size for prediction in predictions) * 4 > MAX_PREDICTIONS_BYTES:
         return False
     arrays: dict[str, Any] = {
         f"output_{i}": np.asarray(prediction, np.float32) for i, prediction in enumerate(predictions)
     }
+    if with_targets:
+        arrays.update({f"target_{i}": np.asarray(target) for i, target in enumerate(targets)})
     arrays.update(objective=np.float64(objective), digest=np.array(digest(targets)))
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
     return True
@@ -597,20 +658,6 @@ def _validating(settings: Settings) -> list[str]:
     """Return the callbacks that want every epoch validated."""
     monitoring = [name for name, key in callbacks_.monitored(settings.callbacks).items() if key.startswith("val_")]
     return [*monitoring, *(name for name in callbacks_.LOGGING if name in settings.callbacks)]
-
-
-def _objective(problem: NaProblem, history: History) -> float:
-    goal = problem.goal
-    try:
-        objective = goal.value(history)
-    except Exception as error:
-        raise TrainingError(f"the objective {goal.text} cannot be computed: {_words(error)}") from error
-    if not math.isfinite(objective):
-        n_epochs, loss = len(history["loss"]), history["loss"][-1]
-        raise TrainingError(
-            f"the objective {goal.text} is {objective} after {n_epochs} epoch(s), with a loss of {loss:g}"
-        )
-    return objective
 
 
 # --- What must fit together

@@ -13,11 +13,12 @@ from dhmpi.options import TRAINING
 from dhmpi.problem import HpProblem, choices
 from dhmpi.search.base import Search
 from dhmpi.search.evolution import RegularizedEvolution
+from dhmpi.search.listed import ListedSearch
 from dhmpi.search.screening import Screening
 from dhmpi.search.space import SpaceSearch
 from dhmpi.search.uniform import UniformSearch
 
-SEARCHES = ("ambs", "regevo", "random", "ppo")
+SEARCHES = ("ambs", "regevo", "random", "ppo", "listed")
 
 
 def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
@@ -34,7 +35,7 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
           configurations.  For regevo any of ``population_size``, ``sample_size``, ``crossover``,
           ``unique`` as in :class:`dhmpi.search.evolution.RegularizedEvolution`.  For ppo those of
           :class:`dhmpi.search.ppo.Settings` under ``settings``, and any others of
-          :class:`dhmpi.search.reinforcement.ReinforcementSearch`.
+          :class:`dhmpi.search.reinforcement.ReinforcementSearch`.  For listed the configurations, as ``configs``.
         - ``checkpoint``: file in which a search keeps what it has learned, if it learns.
         - ``screening``: ``epochs`` and ``promote`` as in :class:`dhmpi.search.screening.Screening`; None for none.
         - ``run``: name of the run function, refused where it cannot evaluate the problem.
@@ -63,6 +64,8 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
         )
     if spec["search"] == "ppo":
         return _reinforcement(problem, spec)
+    if spec["search"] == "listed":
+        return _listed(problem, spec)
     inner = _search(problem, spec)
     if not plain:
         inner.to_config, inner.from_config = problem.to_config, problem.from_config
@@ -107,6 +110,20 @@ def _reinforcement(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search,
     info = {
         "hyperparameters": list(problem.columns),
         "size": search.size,
+        "fingerprint": problem.fingerprint(),
+        "fits": search.fits,
+        "n_starting_points": 0,
+    }
+    return search, info
+
+
+def _listed(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
+    """Return a search over a list, whose configurations may have more entries than those of the problem."""
+    search = ListedSearch(spec["options"]["configs"], spec["seed"])
+    entries = dict.fromkeys(name for config in spec["options"]["configs"] for name in config)
+    info = {
+        "hyperparameters": list(dict.fromkeys([*problem.columns, *entries])),
+        "size": len(spec["options"]["configs"]),
         "fingerprint": problem.fingerprint(),
         "fits": search.fits,
         "n_starting_points": 0,
