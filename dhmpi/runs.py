@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -37,6 +38,24 @@ class Improvement(NamedTuple):
     end: float
     trial: int
     objective: float
+
+
+@dataclass
+class Launch:
+    """A launch of a run.
+
+    Attributes
+    ----------
+    number : int
+    began : float
+        Seconds since the epoch.
+    ended : float or None
+        None for one that goes on, as far as its journal says; one that was killed ended with its last event.
+    """
+
+    number: int
+    began: float
+    ended: float | None = None
 
 
 @dataclass
@@ -123,6 +142,9 @@ class Run:
         The last that failed.
     losses : list of dict
         Events that tell of lost evaluators and hosts left out, in all launches.
+    launches : list of Launch
+    updates : list of dict
+        Events of a policy that has learned from a batch.
     n_new : int
         Trials that have finished in the last launch.
     n_asks, search_seconds : int, float
@@ -158,6 +180,7 @@ class Run:
             "quarantined": self._noted,
             "readmitted": self._noted,
             "asked": self._asked,
+            "update": self._updated,
             "stopping": self._stopping,
             "ended": self._ended,
         }
@@ -175,6 +198,9 @@ class Run:
         self.recent: deque[Outcome] = deque(maxlen=N_RECENT)
         self.failures: deque[Outcome] = deque(maxlen=N_RECENT)
         self.losses: list[dict[str, Any]] = []
+        self.updates: list[dict[str, Any]] = []
+        self.launches: list[Launch] = []
+        self._budget: float = math.inf
         self.n_new = 0
         self.n_asks = 0
         self.search_seconds = 0.0
@@ -232,11 +258,16 @@ class Run:
             self.first = event.get("started", t)
         if not new:
             return
-        self.timeline.end(self.last)  # of a launch that did not say that it ended
+        if self.launches and self.launches[-1].ended is None:  # it did not say that it ended
+            self.timeline.end(self.last)
+            self.launches[-1].ended = self.last
+        self.launches.append(Launch(event["launch"], event.get("started", t)))
         groups = groups_of(event, self.described)
         self.timeline.begin(event["launch"], event.get("started", t), groups)
         self.workers = {group[0]: Worker(group[0], tuple(group), self._host(event, group[0])) for group in groups}
         self.n_new = 0
+        budget = (event.get("options") or {}).get("max_evals")
+        self._budget = budget if isinstance(budget, int) else math.inf
 
     def _host(self, header: dict[str, Any], rank: int) -> str:
         hosts = (header.get("layout") or self.described.get("layout") or {}).get("hosts", ())
@@ -266,7 +297,10 @@ class Run:
 
     def _placed(self, event: dict[str, Any]) -> None:
         self.history.apply(event)
-        self.timeline.place(event["rank"], event["trial"], event["t"])
+        if not event.get("reused"):
+            self.timeline.place(event["rank"], event["trial"], event["t"])
+        if len(self.history.finished) + len(self.history.unfinished) >= self._budget:
+            self.timeline.stop(event["t"])  # all that may be started is
 
     def _finished(self, event: dict[str, Any]) -> None:
         history, id_, t = self.history, event["trial"], event["t"]
@@ -280,7 +314,7 @@ class Run:
         self.counts[status] += 1
         self.n_new += 1
         self.recent.append(outcome)
-        if status is not Status.LOST:
+        if status is not Status.LOST and status is not Status.REUSED:
             self.timeline.finish(rank, id_, outcome.start, outcome.end, t)
             worker = self._worker(rank)
             worker.seconds += outcome.elapsed
@@ -289,9 +323,9 @@ class Run:
                 worker.n_failed += 1
             else:
                 worker.n_done += 1
-        for holder in holders:
-            if holder != rank:
-                self.timeline.waste(holder, id_, t)
+            for holder in holders:
+                if holder != rank:
+                    self.timeline.waste(holder, id_, t)
         if objective is None:
             self.failures.append(outcome)
         elif not self.improvements or objective > self.improvements[-1].objective:
@@ -314,8 +348,10 @@ class Run:
         self.timeline.place(event["rank"], event["trial"], event["t"])
 
     def _silent(self, event: dict[str, Any]) -> None:
-        silent = event["e"] == "silent"
-        self._worker(event["rank"]).silent = silent
+        silent, worker = event["e"] == "silent", self._worker(event["rank"])
+        if worker.silent is silent:
+            return
+        worker.silent = silent
         self.timeline.silent(event["rank"], event["t"], silent)
         if silent:
             self.losses.append(event)
@@ -328,12 +364,16 @@ class Run:
         self.n_asks += 1
         self.search_seconds += event.get("seconds", 0.0)
 
+    def _updated(self, event: dict[str, Any]) -> None:
+        self.updates.append(event)
+
     def _stopping(self, event: dict[str, Any]) -> None:
         self.history.apply(event)
         self.timeline.stop(event["t"])
 
     def _ended(self, event: dict[str, Any]) -> None:
         self.history.apply(event)
+        self.launches[-1].ended = event["t"]
         self.timeline.end(event["t"])
 
     # -- what is asked -------------------------------------------------------------------------------------------------

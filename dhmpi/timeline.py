@@ -40,7 +40,7 @@ _MEANINGS = (
     "it had a trial and was not evaluating: messages, directories, preparations",
     "an evaluation ran of which the outcome is known, or which still runs",
     "an evaluation ran of which nothing came, or its process was dead or silent",
-    "the search had decided to end and it had nothing left to do",
+    "nothing new was to be started any more, and it had nothing left to do",
 )
 N_BINS = 240
 """Bins of a `Curve`, at most."""
@@ -224,7 +224,9 @@ class Timeline:
         self._unqueue(lane, trial, t)
 
     def stop(self, t: float) -> None:
-        """Note that nothing more is started."""
+        """Note that nothing new is started from now on."""
+        if self._stopping:
+            return
         self._stopping = True
         for lane in self.lanes.values():
             self._change(lane, t)
@@ -270,10 +272,10 @@ class Timeline:
             activity = Activity.LOST
         elif lane.loading:
             activity = Activity.IMPORT
-        elif self._stopping:
-            activity = Activity.DRAINING
         elif lane.queue:
             activity = Activity.IDLE
+        elif self._stopping:
+            activity = Activity.DRAINING
         else:
             activity = Activity.WAITING
         if activity is not (lane.changes[-1][1] if lane.changes else lane.activity):

@@ -204,6 +204,25 @@ def test_a_foreign_journal_is_refused_in_a_sentence(tmp_path, bad):
         runs.opened(tmp_path)
 
 
+def test_an_objective_that_was_known_before_is_nobodys_work(tmp_path):
+    known = {**finished(0, 0, 1, 1, 3.0, status="reused"), "host": ""}
+    Writer(tmp_path).begin(joined(2, 0), placed(0, 0, 1, reused=True), known).hold()
+
+    run = runs.opened(tmp_path, keep=True)
+
+    assert run.by_state() == {"reused": 1}
+    assert (run.best.objective, run.n_failed) == (3.0, 0)
+    assert sorted(run.workers) == sorted(run.timeline.lanes) == [2, 3]
+
+
+def test_launches_know_their_times(going):
+    going.begin(joined(2, 101), ended(105), head=header(T0 + 100))
+
+    run = runs.opened(going.path)
+
+    assert [(launch.began - T0, launch.ended - T0) for launch in run.launches] == [(0, 5), (100, 105)]
+
+
 def test_a_trial_given_up_as_lost_is_counted(tmp_path):
     Writer(tmp_path).begin(
         joined(2, 0), placed(0, 2, 0), left(2, 1), lost(0, 2, 1), finished(0, 2, -T0, -T0, status="lost", t=1)

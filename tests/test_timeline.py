@@ -60,6 +60,19 @@ def test_an_evaluation_that_was_there_in_advance_follows_at_once(seconds):
     assert spent == {"evaluating": 9}
 
 
+def test_when_all_that_may_be_started_is_the_others_drain(tmp_path):
+    layout = {**LAYOUT, "groups": [[2], [3]]}
+    Writer(tmp_path).begin(
+        joined(2, 0), joined(3, 0), placed(0, 2, 0), placed(1, 3, 0), finished(0, 2, 0, 2, 1.0),
+        finished(1, 3, 0, 7, 1.0), stopping(7), ended(7), head=header(layout=layout, max_evals=2),
+    )  # fmt: skip
+
+    run = opened(tmp_path)
+
+    assert run.timeline.seconds[Activity.WAITING] == 0
+    assert run.timeline.seconds[Activity.DRAINING] == 5
+
+
 def test_what_a_dead_rank_ran_is_lost_and_so_is_its_time_afterwards(seconds):
     spent = seconds(joined(2, 1), placed(0, 2, 1), left(2, 4), lost(0, 2, 4), ended(10))
 

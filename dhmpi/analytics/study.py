@@ -1,0 +1,350 @@
+"""The evaluations of a run in columns, from its journal or from a results.csv.  Start at `load`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dhmpi import runs
+from dhmpi.errors import DhmpiError, RunDirectoryError
+from dhmpi.results import FIXED_COLUMNS, METRIC_PREFIX
+from dhmpi.trials import Config, Status
+
+if TYPE_CHECKING:
+    from dhmpi.analytics.usage import Usage
+    from dhmpi.runs import Run
+
+FAILED_OBJECTIVE = -3.4e38
+"""DeepHyper's objectives of failed evaluations are below this (the smallest 32-bit number is -3.4028e38)."""
+ARCH_SEQ = "arch_seq"
+PASSED = ("num_epochs", "parent")
+"""Entries that a screening adds to configurations, which are no hyperparameters."""
+
+
+@dataclass
+class Study:
+    """Finished evaluations in the order in which they ended.
+
+    Attributes
+    ----------
+    name : str
+    path : Path
+    hyperparameters : list of str
+    trial, attempt, rank : ndarray of int, shape (n,)
+    status : list of str
+    objective : ndarray of shape (n,)
+        NaN where there is none.
+    host : list of str
+    start, end, elapsed : ndarray of shape (n,)
+        Seconds, the first two since the epoch; NaN where nobody knows.
+    seconds : ndarray of shape (n,)
+        When each ended, in seconds since the run began, without the time between launches.
+    configs : list of dict
+    metrics : list of dict
+    reasons : list of str
+    run : Run or None
+        Where there is a journal.
+    """
+
+    name: str
+    path: Path
+    hyperparameters: list[str]
+    trial: np.ndarray
+    attempt: np.ndarray
+    rank: np.ndarray
+    status: list[str]
+    objective: np.ndarray
+    host: list[str]
+    start: np.ndarray
+    end: np.ndarray
+    elapsed: np.ndarray
+    seconds: np.ndarray
+    configs: list[Config]
+    metrics: list[dict[str, Any]]
+    reasons: list[str]
+    run: Run | None = None
+
+    def __len__(self) -> int:
+        return len(self.trial)
+
+    @property
+    def succeeded(self) -> np.ndarray:
+        """Return which evaluations have an objective."""
+        return ~np.isnan(self.objective)
+
+    @property
+    def best_so_far(self) -> np.ndarray:
+        """Return the largest objective until each evaluation; NaN before the first."""
+        filled = np.where(self.succeeded, self.objective, -np.inf)
+        best = np.maximum.accumulate(filled) if len(self) else filled
+        return np.where(np.isinf(best), np.nan, best)
+
+    @property
+    def has_architectures(self) -> bool:
+        return any(ARCH_SEQ in config for config in self.configs[:1])
+
+    @property
+    def metric_names(self) -> list[str]:
+        return list(dict.fromkeys(name for metrics in self.metrics for name in metrics))
+
+    def best(self, k: int) -> list[int]:
+        """Return the indices of the k evaluations with the largest objectives, the earliest of equals first."""
+        order = np.argsort(-np.where(self.succeeded, self.objective, -np.inf), kind="stable")
+        return [int(i) for i in order[: min(k, int(self.succeeded.sum()))]]
+
+    def row(self, i: int) -> dict[str, Any]:
+        """Return everything about one evaluation."""
+        return {
+            "trial": int(self.trial[i]),
+            "attempt": int(self.attempt[i]),
+            "status": self.status[i],
+            "objective": _number(self.objective[i]),
+            "rank": int(self.rank[i]),
+            "host": self.host[i],
+            "start": _number(self.start[i]),
+            "end": _number(self.end[i]),
+            "elapsed_sec": _number(self.elapsed[i]),
+            "configuration": self.configs[i],
+            "metrics": self.metrics[i],
+            "reason": self.reasons[i],
+        }
+
+    def usage(self) -> Usage:
+        """Return where the time of the evaluators went.
+
+        Raises
+        ------
+        RunDirectoryError
+            If there is no journal, which alone knows.
+        """
+        if self.run is None:
+            raise RunDirectoryError(f"{self.path} does not say what evaluators did: name a run directory")
+        from dhmpi.analytics.usage import measure
+
+        return measure(self.run)
+
+    def frame(self) -> Any:
+        """Return a pandas data frame with a row for each evaluation, columns as in results.csv.
+
+        Raises
+        ------
+        DhmpiError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise DhmpiError("data frames need pandas: pip install pandas") from None
+        return pd.DataFrame(list(self.rows()))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of results.csv."""
+        names = self.metric_names
+        for i in range(len(self)):
+            row = self.row(i)
+            config, metrics = row.pop("configuration"), row.pop("metrics")
+            del row["reason"]
+            yield {
+                **row,
+                **{name: config.get(name) for name in self.hyperparameters},
+                **{METRIC_PREFIX + name: metrics.get(name) for name in names},
+            }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def load(path: Path) -> Study:
+    """Return what a run directory, or a results.csv of dhmpi or DeepHyper, says.
+
+    Raises
+    ------
+    DhmpiError
+        If there is nothing to read.
+    """
+    if path.is_file():
+        return _from_csv(path)
+    if (path / "journal").is_dir() or not (path / "results.csv").is_file():
+        return from_run(runs.opened(path, keep=True))
+    return _from_csv(path / "results.csv")
+
+
+def from_run(run: Run) -> Study:
+    """Return the evaluations of a run."""
+    finished = list(run.history.finished.values())
+    outcomes = [outcome for outcome, _ in finished]
+    configs = [trial.config for _, trial in finished]
+    columns = list(zip(*outcomes)) or [()] * 11
+    trial, attempt, status, objective, metrics, rank, host, start, end, elapsed, reason = columns
+    known = np.array([s is not Status.LOST for s in status], dtype=bool)
+    ends = np.where(known, _floats(end), np.nan)
+    return Study(
+        name=run.name,
+        path=run.path,
+        hyperparameters=run.hyperparameters or _names(configs),
+        trial=np.array(trial, dtype=np.int64),
+        attempt=np.array(attempt, dtype=np.int64),
+        rank=np.array(rank, dtype=np.int64),
+        status=[s.value for s in status],
+        objective=_floats(objective),
+        host=list(host),
+        start=np.where(known, _floats(start), np.nan),
+        end=ends,
+        elapsed=_floats(elapsed),
+        seconds=search_time(run, _carried(ends, run.first)),
+        configs=configs,
+        metrics=list(metrics),
+        reasons=list(reason),
+        run=run,
+    )
+
+
+def search_time(run: Run, times: np.ndarray) -> np.ndarray:
+    """Return times in seconds since a run began, without those between its launches."""
+    launches = run.launches
+    if not launches:
+        return times * 0.0
+    begins = np.array([launch.began for launch in launches])
+    lengths = [max(0.0, (launch.ended or run.now) - launch.began) for launch in launches]
+    before = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
+    which = np.clip(np.searchsorted(begins, times, side="right") - 1, 0, None)
+    return np.maximum(0.0, np.minimum(times - begins[which], np.array(lengths)[which]) + before[which])
+
+
+def _carried(ends: np.ndarray, first: float) -> np.ndarray:
+    """Return times without gaps: an evaluation that was lost ended about when the one before it did."""
+    if not len(ends):
+        return ends
+    filled = np.where(np.isnan(ends), -np.inf, ends)
+    filled = np.where(np.isnan(ends), np.maximum.accumulate(filled), filled)
+    return np.where(np.isinf(filled), first, filled)
+
+
+def _floats(values: Iterable[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def _names(configs: Sequence[Config]) -> list[str]:
+    return [name for name in dict.fromkeys(name for config in configs for name in config) if name not in PASSED]
+
+
+# -- results.csv -------------------------------------------------------------------------------------------------------
+
+
+def _from_csv(path: Path) -> Study:
+    """Read a results.csv of dhmpi, or of DeepHyper (its columns are hyperparameters, objective and elapsed_sec)."""
+    try:
+        with path.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunDirectoryError(f"cannot read {path}: {error}") from error
+    if not rows:
+        raise RunDirectoryError(f"{path} has no evaluations")
+    columns = [column for column in rows[0] if column]
+    if "objective" not in columns:
+        raise RunDirectoryError(f"{path} is no results.csv: it has no column objective, but {', '.join(columns)}")
+    ours = set(FIXED_COLUMNS) <= set(columns)
+    metrics = [column for column in columns if column.startswith(METRIC_PREFIX)]
+    known = set(FIXED_COLUMNS) if ours else {"objective", "elapsed_sec", "id", "job_id", "job_status"}
+    names = [column for column in columns if column not in known and column not in metrics]
+    parsed = {name: _parsed([row[name] for row in rows]) for name in names}
+    configs = [
+        {name.removeprefix("p:"): values[i] for name, values in parsed.items() if values[i] is not None}
+        for i in range(len(rows))
+    ]
+    objective = np.array([_objective(row["objective"]) for row in rows])
+    elapsed = _column(rows, "elapsed_sec")
+    end = _column(rows, "end") if ours else elapsed  # DeepHyper's: seconds since the start, when it was seen
+    if not ours and np.isnan(end).all():
+        end = _column(rows, "m:timestamp_gather")
+    if np.isnan(end).all():
+        end = np.arange(1.0, len(rows) + 1)
+    order = np.argsort(_carried(end, 0.0), kind="stable")
+    rows = [rows[i] for i in order]
+    end, start = end[order], (_column(rows, "start") if ours else np.full(len(rows), np.nan))
+    began = np.nanmin(start) if not np.isnan(start).all() else 0.0
+    return Study(
+        name=path.stem if path.stem != "results" else path.absolute().parent.name,
+        path=path,
+        hyperparameters=[name.removeprefix("p:") for name in names],
+        trial=np.array([_whole(row.get("trial") or row.get("job_id"), i) for i, row in zip(order, rows)]),
+        attempt=np.array([_whole(row.get("attempt"), 0) for row in rows]),
+        rank=np.array([_whole(row.get("rank"), 0) for row in rows]),
+        status=[row["status"] for row in rows] if ours else _judged(objective[order]),
+        objective=objective[order],
+        host=[row.get("host") or "" for row in rows],
+        start=start,
+        end=end,
+        elapsed=elapsed[order] if ours else np.full(len(rows), np.nan),
+        seconds=np.maximum(0.0, _carried(end, began) - began),
+        configs=[configs[i] for i in order],
+        metrics=[{name[len(METRIC_PREFIX) :]: _value(row[name]) for name in metrics if row[name]} for row in rows],
+        reasons=[""] * len(rows),
+    )
+
+
+def _judged(objective: np.ndarray) -> list[str]:
+    return [str(Status.FAILED if failed else Status.DONE) for failed in np.isnan(objective)]
+
+
+def _whole(text: str | None, default: int) -> int:
+    try:
+        return int(float(text)) if text else int(default)
+    except ValueError:
+        return int(default)
+
+
+def _objective(text: str) -> float:
+    """Return an objective, NaN for a failed evaluation in any of its spellings."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return math.nan
+    return value if math.isfinite(value) and value > FAILED_OBJECTIVE else math.nan
+
+
+def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
+    def number(text: str | None) -> float:
+        try:
+            return float(text) if text else math.nan
+        except ValueError:
+            return math.nan
+
+    return np.array([number(row.get(name)) for row in rows])
+
+
+def _parsed(texts: Sequence[str | None]) -> list[Any]:
+    """Return the values of a column: numbers only if all are, so that a category named 1 stays with its kind."""
+    values = [None if text is None or text == "" else _value(text) for text in texts]
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) > 1:
+        return [None if text is None or text == "" else text for text in texts]
+    return values
+
+
+def _value(text: str) -> Any:
+    if text in ("True", "true"):
+        return True
+    if text in ("False", "false"):
+        return False
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

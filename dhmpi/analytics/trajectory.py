@@ -1,0 +1,148 @@
+"""How objectives went over time: one run, or several compared with mean and spread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dhmpi.errors import OptionError
+
+if TYPE_CHECKING:
+    from dhmpi.analytics.study import Study
+
+WINDOW = 100
+N_GRID = 400
+AXES = ("time", "evaluations")
+_SUFFIX = re.compile(r"[_.-]?(?:[0-9a-f]{8}|seed\d+|s?\d+)$")
+
+
+def moving_average(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
+    """Return the mean of the last values that are no NaN, up to `window` of them, at each of these.
+
+    >>> moving_average(np.array([1.0, np.nan, 3.0, 5.0]), 2)
+    array([1., 2., 4.])
+    """
+    known = values[~np.isnan(values)]
+    sums = np.concatenate([[0.0], np.cumsum(known)])
+    ends = np.arange(1, len(known) + 1)
+    begins = np.maximum(0, ends - window)
+    return (sums[ends] - sums[begins]) / (ends - begins)
+
+
+def improvements(study: Study) -> list[dict[str, Any]]:
+    """Return the evaluations that were better than all before, with what came when."""
+    best = study.best_so_far
+    before = np.concatenate([[np.nan], best[:-1]])
+    better = np.flatnonzero((best != before) & ~np.isnan(best))
+    return [
+        {
+            "trial": int(study.trial[i]),
+            "evaluations": int(i) + 1,
+            "seconds": float(study.seconds[i]),
+            "objective": float(best[i]),
+        }
+        for i in better
+    ]
+
+
+@dataclass
+class Group:
+    """Runs of one kind, for example with different seeds.
+
+    Attributes
+    ----------
+    name : str
+    studies : list of Study
+    grid : ndarray of shape (n,)
+        Seconds, or numbers of evaluations.
+    values : ndarray of shape (n_studies, n)
+        Best objective so far of each; NaN before the first.
+    """
+
+    name: str
+    studies: list[Study]
+    grid: np.ndarray
+    values: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Return the mean where every run has an objective, else NaN."""
+        return self.values.mean(axis=0)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Return the standard deviation over runs; 0 for a single one."""
+        n = len(self.studies)
+        return self.values.std(axis=0, ddof=1) if n > 1 else np.zeros(self.values.shape[1])
+
+
+def compare(studies: Sequence[Study], by: str = "time") -> list[Group]:
+    """Return the runs in groups of one kind, each on a grid that all groups share.
+
+    Runs are of one kind whose names differ in a number, or in eight hexadecimal digits, at the end.
+
+    Parameters
+    ----------
+    studies : sequence of Study
+    by : {"time", "evaluations"}
+
+    Raises
+    ------
+    OptionError
+        If no run has an objective.
+    """
+    given = [study for study in studies if study.succeeded.any()]
+    if not given:
+        raise OptionError("there is nothing to compare: no run has an objective yet")
+    last = max(_axis(study, by)[-1] for study in given)
+    grid = np.linspace(0.0, last, N_GRID) if by == "time" else np.unique(np.linspace(1, last, N_GRID).round())
+    groups: dict[str, list[Study]] = {}
+    for study in given:
+        groups.setdefault(kind(study), []).append(study)
+    return [
+        Group(name, members, grid, np.array([_at(study, by, grid) for study in members]))
+        for name, members in groups.items()
+    ]
+
+
+def kind(study: Study) -> str:
+    """Return the name of a run without what tells it from others of its kind."""
+    name = _SUFFIX.sub("", study.name) or study.name
+    search = study.run.search if study.run is not None else None
+    return name if search is None or search in name else f"{name} ({search})"
+
+
+def _axis(study: Study, by: str) -> np.ndarray:
+    return study.seconds if by == "time" else np.arange(1.0, len(study) + 1)
+
+
+def _at(study: Study, by: str, grid: np.ndarray) -> np.ndarray:
+    """Return the best objective so far at the points of a grid; a run that has ended keeps its last."""
+    which = np.searchsorted(np.maximum.accumulate(_axis(study, by)), grid, side="right") - 1
+    return np.where(which >= 0, study.best_so_far[np.maximum(which, 0)], np.nan)
+
+
+def table(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return a row for each group: its last mean and spread, and when it was as good as the worst group is at last."""
+    finals = [group.values[:, -1] for group in groups]
+    level = min(float(np.nanmean(final)) for final in finals)
+    rows = []
+    for group, final in zip(groups, finals):
+        reached = np.flatnonzero(group.mean >= level)
+        rows.append(
+            {
+                "runs": group.name,
+                "n": len(group.studies),
+                "evaluations": sum(len(study) for study in group.studies),
+                "failed": sum(int((~study.succeeded).sum()) for study in group.studies),
+                "best": float(np.nanmax(final)),
+                "mean": float(np.nanmean(final)),
+                "std": float(np.nanstd(final, ddof=1)) if len(final) > 1 else None,
+                "reached": float(group.grid[reached[0]]) if len(reached) else None,
+            }
+        )
+    return rows
