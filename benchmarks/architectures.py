@@ -343,7 +343,7 @@ def bench_proposals(n_seeds: int, only: Sequence[str] | None) -> None:
         search.tell([(key, float(rng.random())) for key, _ in search.ask(100)])
         for n in (1, N_EVALUATORS, 1000):
             seconds, n_proposed = 0.0, 0
-            while n_proposed < min(20_000, 2000 * n):
+            while n_proposed < min(10_000, 500 * n):
                 start = time.process_time()
                 proposals = search.ask(n)
                 seconds += time.process_time() - start
