@@ -16,7 +16,6 @@ from dhmpi.check import Parser
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError, RunDirectoryError
 from dhmpi.runs import UNFINISHED, Job, Run
 from dhmpi.tables import add_formats, aligned, as_csv, as_json, duration, moment, terminal_width, write
-from dhmpi.timeline import Activity
 from dhmpi.trials import Status
 
 PROG = "python -m dhmpi.ls"
@@ -362,7 +361,7 @@ def worker_rows(run: Run) -> list[dict[str, Any]]:
         for rank in ranks:
             row = rows.setdefault(rank, {**_nobody(rank), "host": hosts[rank] if rank < len(hosts) else None})
             row["role"] = f"{row['role']} + {role}" if row["role"] else role
-    running = run.running()
+    running, states = run.running(), run.worker_states()
     agent_of = {leader: agent for agent, leaders in zip(agents, layout.get("workers", ())) for leader in leaders}
     for rank, worker in run.workers.items():
         before = rows.get(rank, {}).get("role")
@@ -377,7 +376,7 @@ def worker_rows(run: Run) -> list[dict[str, Any]]:
             "ranks": len(worker.ranks),
             "role": f"{before} + {role}" if before and before != "spare" else role,
             "host": worker.host or None,
-            "state": _worker_state(run, rank),
+            "state": states[rank],
             "trial": trial,
             "for": None if since is None else run.now - since,
             "done": worker.n_done,
@@ -391,21 +390,6 @@ def worker_rows(run: Run) -> list[dict[str, Any]]:
 
 def _nobody(rank: int) -> dict[str, Any]:
     return {**dict.fromkeys(WORKER_COLUMNS), "rank": rank, "ranks": 1, "role": ""}
-
-
-def _worker_state(run: Run, rank: int) -> str:
-    worker = run.workers[rank]
-    if worker.left is not None:
-        return "left"
-    if run.state not in ("running", "draining", "starting"):
-        return run.state
-    if worker.joined is None:
-        return Activity.IMPORT.word
-    if worker.silent:
-        return "silent"
-    if rank in run.running():
-        return "evaluating"
-    return "draining" if run.state == "draining" else "waiting"
 
 
 def _used(rows: Sequence[dict[str, Any]], columns: Sequence[str], always: Sequence[str] = ()) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from dhmpi import rundirectory
 from dhmpi.errors import RunDirectoryError
 from dhmpi.journal import History, Tail
-from dhmpi.timeline import Timeline, groups_of
+from dhmpi.timeline import Activity, Timeline, groups_of
 from dhmpi.trials import Config, Outcome, Status, Trial, digest
 
 UNFINISHED = "unfinished"
@@ -459,6 +459,25 @@ class Run:
                 result[rank] = (trial, max(lane.at, placed))
         return result
 
+    def worker_states(self) -> dict[int, str]:
+        """Return for each evaluator of the last launch, by rank, what it does now, in a word."""
+        running, state = self.running(), self.state
+        words = {}
+        for rank, worker in self.workers.items():
+            if worker.left is not None:
+                words[rank] = "left"
+            elif state not in ("running", "draining", "starting"):
+                words[rank] = state
+            elif worker.joined is None:
+                words[rank] = Activity.IMPORT.word
+            elif worker.silent:
+                words[rank] = "silent"
+            elif rank in running:
+                words[rank] = Activity.EVALUATING.word
+            else:
+                words[rank] = (Activity.DRAINING if state == "draining" else Activity.WAITING).word
+        return words
+
     def jobs(self) -> Iterator[Job]:
         """Yield every trial as it stands, in the order of their numbers."""
         history, running = self.history, self.running()
@@ -504,9 +523,9 @@ class Run:
         return None if self.best is None else self.history.finished[self.best.trial][1].config
 
     def deadline(self) -> float | None:
-        """Return when the last launch must have ended by its ``--time-limit-minutes``, None if there is no limit."""
-        minutes = self.options.get("time_limit_minutes")
-        return None if minutes is None else self.began + 60 * minutes
+        """Return when the last launch must have ended, for its time limit or its job's; None if there is no limit."""
+        headers = self.history.headers
+        return headers[-1].get("deadline") if headers else None
 
     def n_evaluators(self) -> int:
         """Return how many evaluators of the last launch there are now."""

@@ -20,7 +20,7 @@ LAYERS = (
 )
 TOOLS = (
     *("ambs", "regevo", "random", "ppo", "nas.post", "launch", "check", "replay", "rerun", "plan", "submit"),
-    *("ls", "doctor", "analytics", "commands", "completion"),
+    *("ls", "doctor", "watch", "analytics", "commands", "completion"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)
 

@@ -301,6 +301,7 @@ class Master(Role):
             "token": world.launch.token,
             "t": now,
             "started": now - (time.monotonic() - self._started),
+            "deadline": None if self._deadline is None else now + self._deadline - time.monotonic(),
             "program": self._prog,
             "ranks": world.size,
             "layout": dataclasses.asdict(world.layout),
