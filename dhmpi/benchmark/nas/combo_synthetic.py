@@ -3,7 +3,7 @@
 Inputs are the expression of a cell line's genes and descriptors of two drugs, a twentieth as many as Combo has; both
 drugs pass through one sub-network, the same layers and weights, since they can be exchanged.  The space is that of the
 small Combo search: twelve nodes of 13 options and one choice among nine skip connections, 2.1e14 architectures, with
-narrower layers.  No cell and no drug was measured.  An evaluation takes two to four seconds.
+narrower layers.  No cell and no drug was measured.  An evaluation takes a few seconds.
 
 References
 ----------

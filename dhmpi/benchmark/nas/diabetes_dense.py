@@ -1,7 +1,7 @@
 """The progress of diabetes in 442 patients from ten measurements: small and noisy, so that R2 stays near 0.5.
 
 An honest example of what little data do to a search: validation on 89 patients says little about the best of many
-networks.  The data come with scikit-learn; an evaluation takes one to two seconds.
+networks.  The data come with scikit-learn; an evaluation takes a few seconds.
 
 References
 ----------

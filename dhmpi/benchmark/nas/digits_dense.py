@@ -1,4 +1,4 @@
-"""Handwritten digits with dense networks: 1,797 images of 8 x 8 pixels, ten classes; one to two seconds an evaluation.
+"""Handwritten digits with dense networks: 1,797 images of 8 x 8 pixels, ten classes; a few seconds an evaluation.
 
 The data come with scikit-learn.
 

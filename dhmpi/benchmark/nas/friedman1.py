@@ -1,4 +1,4 @@
-"""Friedman's first function: ten inputs, five of which count, with noise; one to two seconds an evaluation.
+"""Friedman's first function: ten inputs, five of which count, with noise; a few seconds an evaluation.
 
 y = 10 sin(pi x0 x1) + 20 (x2 - 1/2)^2 + 10 x3 + 5 x4 + noise of standard deviation 1.  The noise leaves an R2 of about
 0.96 to be reached.

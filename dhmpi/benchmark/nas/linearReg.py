@@ -1,4 +1,4 @@
-"""The sum of ten numbers: the simplest regression of DeepHyper 0.1.13, one epoch, one to two seconds an evaluation.
+"""The sum of ten numbers: the simplest regression of DeepHyper 0.1.13, one epoch, a few seconds an evaluation.
 
 Its space are ten layers of up to ten units; its samples are 100,000, drawn uniformly between 1 and 100, of which four
 fifths train.  Here the last fifth is shared between validation and testing, and the learning rate is 0.01.

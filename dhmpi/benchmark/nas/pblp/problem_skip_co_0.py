@@ -3,7 +3,7 @@
 The guide of DeepHyper on Theta searches ``naspb.pblp.problem_skip_co_0``, which was never public.  This problem has its
 name, the kind of task that it is thought to have had (a network in place of a weather model's boundary-layer scheme),
 and the usual space of ten dense layers with skip connections: 37 decisions, 1.3e22 architectures.  None of its data was
-observed or simulated by a weather model.  An evaluation takes two to four seconds.
+observed or simulated by a weather model.  An evaluation takes a few seconds.
 
 References
 ----------
