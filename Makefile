@@ -11,7 +11,8 @@ PIP := -m pip install --disable-pip-version-check --quiet
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-large test-slurm lint format bench bench-faults venv clean
+.PHONY: help demo demo-nas test test-fast test-large test-slurm lint format bench bench-faults bench-nas bench-ppo venv \
+	clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -19,6 +20,14 @@ help:  ## list the targets
 demo: $(VENV)/base  ## tune classifiers of handwritten digits on 6 ranks, in about a minute
 	$(RUN) dhmpi.launch -n 6 ambs --problem dhmpi.benchmark.hps.digits.Problem \
 	    --run dhmpi.benchmark.hps.digits.run --max-evals 100 --seed 1 --workflow demo --name digits
+
+demo-nas: $(VENV)/base $(VENV)/tensorflow  ## search networks for handwritten digits on 4 ranks, in a few minutes
+	set -e; mkdir -p dhmpi-runs; runs=$$(mktemp -d dhmpi-runs/demo-nas-XXXXXX); \
+	problem="--problem dhmpi.benchmark.nas.digits_dense.Problem --max-evals 60 --seed 1"; \
+	$(RUN) dhmpi.launch -n 4 random $$problem --log-dir $$runs/random; \
+	$(RUN) dhmpi.launch -n 4 nas.post $$runs/random --top 3 --repeat 1 --epochs 40; \
+	$(RUN) dhmpi.launch -n 4 regevo $$problem --population-size 15 --sample-size 4 --log-dir $$runs/regevo; \
+	$(RUN) dhmpi.launch -n 4 nas.post $$runs/regevo --top 3 --repeat 1 --epochs 40
 
 test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
 	.venv/bin/python -m pytest
@@ -47,6 +56,12 @@ bench: .venv/bench  ## measure speed, memory and utilisation beside other tools
 
 bench-faults: .venv/bench .venv-mpich/base  ## kill ranks and hosts hundreds of times, and count what survives (2 hours)
 	.venv/bin/python -m benchmarks.faults
+
+bench-nas: .venv/test  ## compare searches of architectures in virtual time
+	.venv/bin/python -m benchmarks.architectures
+
+bench-ppo: .venv/test  ## measure what agents learn, what an update costs, and what waiting for a batch costs
+	.venv/bin/python -m benchmarks.ppo
 
 venv: .venv/test .venv/bench .venv/tensorflow .venv-mpich/test  ## install what all targets need, TensorFlow too
 

@@ -409,14 +409,16 @@ class PpoOptions(ArchitectureOptions):
     )
     episodes_per_update: int | None = option(
         None,
-        "architectures from which the policy learns at once, of all agents; by default the number of evaluators",
+        "architectures sampled by one policy, of all agents together; by default 1.25 for each evaluator, or 1 with "
+        "--batch-quorum 1",
         "how to search",
         int,
         metavar="N",
     )
     batch_quorum: float = option(
-        1.0,
-        "learn as soon as this share of a batch is evaluated; what is late is learned from with the next batch",
+        0.2,
+        "learn as soon as this share of a batch is evaluated; what is late is learned from with the next batch. "
+        "With 1 all evaluators wait for the slowest, and runs can be repeated exactly",
         "how to search",
         float,
         metavar="SHARE",
@@ -454,7 +456,10 @@ class PpoOptions(ArchitectureOptions):
     target_kl: float | None = option(
         None, "end an update early once the policy has moved so far", "how to search", float, metavar="X"
     )
-    failure_reward: float = option(-1.0, "reward of a failed evaluation", "how to search", float, metavar="R")
+    failure_reward: float = option(
+        -1.0, "reward of a failed evaluation, or the lowest so far if that is less", "how to search", float, metavar="R"
+    )
+    lowest_reward: float = option(-10.0, "lower objectives count as this", "how to search", float, metavar="R")
 
     @property
     def n_agents(self) -> int:
@@ -464,7 +469,7 @@ class PpoOptions(ArchitectureOptions):
     def settings(self) -> dict[str, Any]:
         """How to learn, in the words of `dhmpi.search.ppo.Settings`, which checks it."""
         names = ("network", "gamma", "lam", "ent_coef", "vf_coef", "cliprange", "learning_rate", "max_grad_norm",
-                 "noptepochs", "nminibatches", "target_kl", "failure_reward")  # fmt: skip
+                 "noptepochs", "nminibatches", "target_kl", "failure_reward", "lowest_reward")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def check(self) -> None:

@@ -18,6 +18,8 @@ from dhmpi.search.screening import Screening
 from dhmpi.search.space import SpaceSearch
 from dhmpi.search.uniform import UniformSearch
 
+BATCHES_IN_FLIGHT = 1.25
+"""Episodes for each evaluator, where a policy need not wait for all of them."""
 SEARCHES = ("ambs", "regevo", "random", "ppo", "listed")
 
 
@@ -103,7 +105,7 @@ def _reinforcement(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search,
         list(options),
         spec["seed"],
         settings=settings,
-        **{"episodes_per_update": spec["n_evaluators"], "max_evals": spec["max_evals"], **given},
+        **{"episodes_per_update": _batch_size(spec), "max_evals": spec["max_evals"], **given},
         checkpoint=Path(spec["checkpoint"]) if spec.get("checkpoint") else None,
     )
     search.to_config, search.from_config = problem.to_config, problem.from_config
@@ -129,6 +131,12 @@ def _listed(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search, dict[s
         "n_starting_points": 0,
     }
     return search, info
+
+
+def _batch_size(spec: Mapping[str, Any]) -> int:
+    """Return as many episodes as keep all evaluators busy."""
+    n: int = spec["n_evaluators"]
+    return n if spec.get("options", {}).get("batch_quorum", 1.0) == 1 else math.ceil(BATCHES_IN_FLIGHT * n)
 
 
 def _search(problem: HpProblem, spec: Mapping[str, Any]) -> SpaceSearch:

@@ -63,7 +63,7 @@ class ReinforcementSearch(Search):
     episodes_per_update : int
         Size of a batch, of all agents together.
     batch_quorum : float, default 1
-        In (0, 1].
+        In (0, 1].  Nobody waits for a batch as long as more of it than there are evaluators is not needed yet.
     on_duplicate : {"reuse", "re-evaluate"}, default "reuse"
         Whether an architecture that was evaluated before takes its objective from there.
     stop_on_convergence : int, optional
@@ -128,7 +128,8 @@ class ReinforcementSearch(Search):
         self._open: dict[int, Episode] = {}  # proposed and being evaluated
         self._settled: set[int] = set()  # proposed with a known objective: in `_ready`, or learned from
         self._n_reused = 0  # of the episodes that are learned from next
-        self._ready: list[tuple[Episode, float]] = []  # with a reward, not learned from
+        self._ready: list[tuple[Episode, float | None]] = []  # with what came of it, not learned from
+        self._worst = math.inf  # objective so far
         self._known: dict[Choices, float] = {}  # objective of each architecture
         self._waiting: dict[Choices, list[Episode]] = {}  # repeats of what is being evaluated, by what that is
 
@@ -180,6 +181,7 @@ class ReinforcementSearch(Search):
                 self._settled.add(key)  # learned from already, or of a policy that is not known any more
         for key, config, objective in finished:
             if objective is not None:
+                self._worst = min(self._worst, objective)
                 self._known.setdefault(self._choices(config), objective)
             if key in self._open:
                 self._take(key, objective)
@@ -211,7 +213,7 @@ class ReinforcementSearch(Search):
             self._proposing.append((episode, None))
         elif choices in self._known:
             self._n_reused += 1
-            self._ready.append((episode, reward(self._known[choices], self.settings)))
+            self._ready.append((episode, self._known[choices]))
             self._proposing.append((episode, self._known[choices]))
         elif choices in self._waiting:
             self._waiting[choices].append(episode)
@@ -238,15 +240,16 @@ class ReinforcementSearch(Search):
     def _take(self, key: int, objective: float | None) -> None:
         """Take in what came of an episode; those that wait for it have the same objective, if there is one."""
         episode = self._open.pop(key)
-        self._ready.append((episode, reward(objective, self.settings)))
+        self._ready.append((episode, objective))
         repeats = self._waiting.pop(episode.choices, [])
         if objective is None:
             self._queue.extend(repeats)  # a failure is not taken for granted
             return
+        self._worst = min(self._worst, objective)
         self._known[episode.choices] = objective
         self._n_reused += len(repeats)
         for repeat in repeats:
-            self._ready.append((repeat, reward(objective, self.settings)))
+            self._ready.append((repeat, objective))
             self._repeats.append((repeat, objective))
 
     # -- batches -------------------------------------------------------------------------------------------------------
@@ -280,7 +283,10 @@ class ReinforcementSearch(Search):
     def _update(self) -> None:
         began = time.perf_counter()
         # In an order that does not depend on that of the answers, so that neither does the policy.
-        ready = sorted(self._ready, key=lambda item: (item[0].choices, item[1], item[0].log_probabilities.tolist()))
+        ready = sorted(
+            ((episode, reward(objective, self.settings, self._worst)) for episode, objective in self._ready),
+            key=lambda item: (item[0].choices, item[1], item[0].log_probabilities.tolist()),
+        )
         episodes, rewards = _joined([episode for episode, _ in ready]), np.array([value for _, value in ready])
         self._ready = []
         metrics = self.team.update(self._learner, episodes, rewards, progress(self.n_told, self._max_evals))

@@ -10,6 +10,7 @@ from test_ambs import HERE, n_finished, rows, wait_for
 from dhmpi import journal
 
 CHOOSING = ("--problem", HERE / "choosing.py", "--run", HERE / "choosing.py", "--network", "ppo_lstm_32", "--seed", 1)
+EXACTLY = ("--on-duplicate", "re-evaluate", "--batch-quorum", 1)  # so that two runs can be compared
 BATCH = 16
 
 
@@ -39,7 +40,7 @@ def test_any_number_of_agents_learns_the_same(run, tmp_path):
         directory = tmp_path / f"run{n_agents}"
         ended = run(
             2 * n_agents + 3, "ppo", *CHOOSING, "--num-agents", n_agents, "--max-evals", 5 * BATCH,
-            "--episodes-per-update", BATCH, "--on-duplicate", "re-evaluate", "--log-dir", directory,
+            "--episodes-per-update", BATCH, *EXACTLY, "--log-dir", directory,
         )  # fmt: skip
 
         assert ended.code == 0, ended.err
@@ -54,7 +55,8 @@ def test_what_is_known_counts_within_the_budget(run, tmp_path):
     directory = tmp_path / "run"
 
     ended = run(
-        4, "ppo", *CHOOSING, "--max-evals", 300, "--episodes-per-update", 30, "--learning-rate", 0.03, "--log-dir",
+        4, "ppo", *CHOOSING, "--max-evals", 300, "--episodes-per-update", 30, "--batch-quorum", 1, "--learning-rate", 0.03,
+        "--log-dir",
         directory, environment={"CHOOSING_SECONDS": "0.002"},
     )  # fmt: skip
 
@@ -82,7 +84,7 @@ def test_too_few_ranks_are_refused_with_the_number_that_works(run, tmp_path):
 def test_a_killed_run_goes_on_with_its_policy(start, run, tmp_path):
     directory = tmp_path / "run"
     words = (5, "ppo", *CHOOSING, "--num-agents", 2, "--max-evals", 8 * BATCH, "--episodes-per-update", BATCH,
-             "--on-duplicate", "re-evaluate", "--log-dir")  # fmt: skip
+             *EXACTLY, "--log-dir")  # fmt: skip
     assert run(*words, tmp_path / "whole").code == 0
     launch = start(*words, directory)
     wait_for(lambda: n_finished(directory) >= 3 * BATCH + 5)
@@ -108,7 +110,7 @@ class TestDeaths:
         directory = tmp_path / "run"
         launch = start(
             7, "ppo", *CHOOSING, "--num-agents", 3, "--max-evals", 8 * BATCH, "--episodes-per-update", BATCH,
-            "--on-duplicate", "re-evaluate", "--log-dir", directory,
+            *EXACTLY, "--log-dir", directory,
         )  # fmt: skip
         for i, victim in enumerate(victims):
             wait_for(lambda i=i: n_finished(directory) >= (i + 1) * BATCH + 3)
