@@ -55,9 +55,8 @@ def test_what_is_known_counts_within_the_budget(run, tmp_path):
     directory = tmp_path / "run"
 
     ended = run(
-        4, "ppo", *CHOOSING, "--max-evals", 300, "--episodes-per-update", 30, "--batch-quorum", 1, "--learning-rate", 0.03,
-        "--log-dir",
-        directory, environment={"CHOOSING_SECONDS": "0.002"},
+        4, "ppo", *CHOOSING, "--max-evals", 300, "--episodes-per-update", 30, "--batch-quorum", 1, "--learning-rate",
+        0.03, "--log-dir", directory, environment={"CHOOSING_SECONDS": "0.002"},
     )  # fmt: skip
 
     assert ended.code == 0, ended.err
