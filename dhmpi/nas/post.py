@@ -155,9 +155,13 @@ def settle(options: PostOptions) -> PostOptions:
     DhmpiError
         If there is nothing to train, or a training that goes on would become another one.
     """
+    place = Path(options.log_dir or "")
     before: dict[str, Any] = {}
-    if (Path(options.log_dir or "") / "run.json").is_file():
-        before = describe(Path(options.log_dir or "")).get("options", {})
+    if (place / "run.json").is_file():
+        described = describe(place)
+        if not is_post_training(described):
+            raise RunDirectoryError(f"{place} holds another run, which trains nothing again: give another --log-dir")
+        before = described["options"]
     post = load_problem(options.problem).post_training_settings
     settled = dataclasses.replace(
         options,
@@ -166,11 +170,11 @@ def settle(options: PostOptions) -> PostOptions:
         epochs=options.epochs or before.get("epochs") or post.num_epochs,
         considered=before.get("considered") or len(_finished(options)),
     )
-    for name, what in (("directory", "the search in"), ("epochs", "--epochs")):
+    for name, words in (("directory", "of the search in {}"), ("epochs", "over {} epochs")):
         if name in before and before[name] != getattr(settled, name):
             raise RunDirectoryError(
-                f"{options.log_dir} holds a training of {what} {before[name]}, not {getattr(settled, name)}: give "
-                f"another --log-dir"
+                f"{place} holds a training {words.format(before[name])}, not {words.format(getattr(settled, name))}: "
+                f"give another --log-dir"
             )
     return dataclasses.replace(settled, max_evals=min(options.max_evals, len(configurations(settled))))
 

@@ -351,7 +351,7 @@ def _draw(path: Path, best: Network, problem: NaProblem) -> None:
         return
     from dhmpi.nas.show import draw
 
-    title = f"trial {best.trial.id}: {_headline(best, problem)}"
+    title = f"trial {best.trial.id}: {problem.goal.text} {best.objective:.5g}"
     try:
         draw(problem.architecture_space, best.trial.config["arch_seq"], path, build=False, title=title)
     except ImportError:
