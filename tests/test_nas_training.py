@@ -1,5 +1,6 @@
 """Training and judging networks with Keras: tiny ones, for an epoch or two."""
 
+import gc
 import json
 import math
 
@@ -136,6 +137,42 @@ def test_validating_every_epoch_changes_nothing(problem, tmp_path):
 
     assert [epoch for epoch, _ in reports] == [1, 2]
     assert without_times(result) == without_times(train(problem, [2, 1]))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "arguments"), [("adamw", {"weight_decay": 0.1, "clipnorm": 0.5}), ("sgd", {"momentum": 0.9})]
+)
+def test_the_loop_trains_as_keras_does(optimizer, arguments):
+    problem = problem_of(batch_size=64, num_epochs=3, optimizer=optimizer, **arguments)
+    settings, data = problem.settings({}), problem.data
+    ours, theirs = (training.build(problem, ARCH, 1, settings) for _ in range(2))
+    history = {}
+
+    training.fit(ours, data.train, settings, 1, history)
+    keras, _ = training.tensorflow()
+    kind = {"adamw": keras.optimizers.AdamW, "sgd": keras.optimizers.SGD}[optimizer]
+    theirs.compile(kind(settings.learning_rate, **arguments), "mse")
+    fitted = theirs.fit(data.train.inputs[0], data.train.outputs[0], batch_size=64, epochs=3, verbose=0)
+
+    assert history["loss"] == pytest.approx(fitted.history["loss"], rel=1e-4)
+    for our_weights, their_weights in zip(ours.get_weights(), theirs.get_weights()):
+        assert np.allclose(our_weights, their_weights, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_of_a_network_stays_behind():
+    def graphs():
+        gc.collect()
+        return sum(type(thing).__name__ == "FuncGraph" for thing in gc.get_objects())
+
+    problem = problem_of(num_epochs=1, momentum=0.9, weight_decay=0.1)
+    problem.add_hyperparameter(["adamw", "sgd"], "optimizer")
+    train(problem, config={"optimizer": "adamw"})
+    before = graphs()
+
+    train(problem, config={"optimizer": "adamw"})
+    train(problem, config={"optimizer": "sgd"})
+
+    assert graphs() == before
 
 
 # --- when a training ends
