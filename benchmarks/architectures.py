@@ -287,8 +287,8 @@ def bench_toy(n_seeds: int, only: Sequence[str] | None) -> None:
     extra = (
         Searcher("Optuna TPE", peers(optuna), False, "optuna"),
         Searcher("nevergrad NGOpt", peers(nevergrad("NGOpt")), False, "nevergrad"),
-        Searcher("nevergrad DiscreteOnePlusOne", peers(nevergrad("DiscreteOnePlusOne")), True, "nevergrad"),
-        Searcher("nevergrad DE", peers(nevergrad("DE")), True, "nevergrad"),
+        Searcher("nevergrad DiscreteOnePlusOne", peers(nevergrad("DiscreteOnePlusOne")), False, "nevergrad"),
+        Searcher("nevergrad DE", peers(nevergrad("DE")), False, "nevergrad"),
     )
     for searcher in searchers(only, *extra):
         seeds = n_seeds if searcher.quick else min(n_seeds, FEW)
