@@ -59,7 +59,7 @@ bench: .venv/bench  ## measure speed, memory and utilisation beside other tools
 bench-faults: .venv/bench .venv-mpich/base  ## kill ranks and hosts hundreds of times, and count what survives (2 hours)
 	.venv/bin/python -m benchmarks.faults
 
-bench-nas: .venv/test  ## compare searches of architectures in virtual time
+bench-nas: .venv/peers  ## compare searches of architectures in virtual time
 	.venv/bin/python -m benchmarks.architectures
 
 bench-ppo: .venv/test  ## measure what agents learn, what an update costs, and what waiting for a batch costs
@@ -78,6 +78,10 @@ clean:  ## remove what make has installed and written
 
 %/test: %/base
 	$*/bin/python $(PIP) -e '.[test]'
+	@touch $@
+
+%/peers: %/base
+	$*/bin/python $(PIP) -e '.[peers]'
 	@touch $@
 
 %/bench: %/base

@@ -252,6 +252,13 @@ class Master(Role):
                 f"{self._directory.path} holds a run of problem {before}, not {self._options.problem}: give another "
                 f"--log-dir"
             )
+        screened = self._described.get("options", {}).get("screen_epochs") is not None
+        if self._described and screened != self._options.limits.screening:
+            how = "with" if screened else "without"
+            raise RunDirectoryError(
+                f"the run in {self._directory.path} has begun {how} --screen-epochs: go on {how} it, since objectives of "
+                f"different lengths cannot be compared"
+            )
 
     def _problem(self, info: protocol.ProblemInfo) -> None:
         """The searcher has loaded the problem: from here on the run is on record."""

@@ -112,3 +112,13 @@ def test_what_makes_no_sense_is_one_sentence(run, tmp_path, words, sentence):
     assert ended.code == 2
     assert re.search(sentence, ended.err)
     assert "Traceback" not in ended.err
+
+
+def test_a_screened_run_goes_on_only_as_one(run, tmp_path):
+    words = ("regevo", *SCREENED, "--log-dir", tmp_path / "run")
+    assert run(2, *words, "--max-evals", 20, "--screen-epochs", 1).code == 0
+
+    ended = run(2, *words, "--max-evals", 30, "--resume")
+
+    assert ended.code == 2
+    assert "has begun with --screen-epochs" in ended.err
