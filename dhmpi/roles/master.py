@@ -256,8 +256,8 @@ class Master(Role):
         if self._described and screened != self._options.limits.screening:
             how = "with" if screened else "without"
             raise RunDirectoryError(
-                f"the run in {self._directory.path} has begun {how} --screen-epochs: go on {how} it, since objectives of "
-                f"different lengths cannot be compared"
+                f"the run in {self._directory.path} has begun {how} --screen-epochs: go on {how} it, since objectives "
+                f"of different lengths cannot be compared"
             )
 
     def _problem(self, info: protocol.ProblemInfo) -> None:
