@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -73,7 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     _print_space(console, problem)
     print_table(console, "Configuration", ("", ""), pairs(config))
-    return evaluate(run, config, console)
+    from dhmpi.evaluate.context import TrialContext, enter, leave
+
+    with tempfile.TemporaryDirectory(prefix="dhmpi-check-", ignore_cleanup_errors=True) as directory:
+        enter(TrialContext(directory=directory, problem=options.problem))
+        try:
+            return evaluate(run, config, console)
+        finally:
+            leave()
 
 
 def choose(problem: HpProblem, starting_point: int | None, seed: int | None, changes: Sequence[str]) -> Config:

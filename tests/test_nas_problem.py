@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dhmpi.check import choose
+from dhmpi.check import main as check_main
 from dhmpi.errors import ProblemError
 from dhmpi.nas import SearchSpace
 from dhmpi.nas import layers as L
@@ -15,6 +16,7 @@ from dhmpi.nas.preprocessing import stdscaler
 from dhmpi.nas.problem import NaProblem, Settings
 from dhmpi.problem import HpProblem
 from dhmpi.rerun import changed
+from dhmpi.search.build import build
 from dhmpi.search.uniform import UniformSearch
 
 SHAPES = {"input_shape": (4,), "output_shape": (2,)}
@@ -174,6 +176,44 @@ def test_the_tools_take_such_a_problem():
     assert set(choose(problem, None, 3, [])) == set(problem.columns)
     config = {"arch_seq": [1, 1], "learning_rate": 0.01, "batch_size": 16, "num_epochs": 1, "parent": 3}
     assert changed(problem, config, ["skip_0=0", "batch_size=32"]) == {**config, "arch_seq": [1, 0], "batch_size": 32}
+
+
+FILE = """
+import dhmpi
+from dhmpi.nas import SearchSpace, layers as L
+from dhmpi.nas.problem import NaProblem
+
+space = SearchSpace()
+space.output(L.Dense(1), space.choose("layer", [L.Dense(2), L.Dense(3)], space.input((4,))))
+Problem = NaProblem()
+Problem.search_space(space)
+Problem.add_hyperparameter([16, 32], "batch_size")
+Problem.add_starting_point(arch_seq=[1], batch_size=32)
+
+
+def run(config):
+    assert dhmpi.trial().problem is Problem
+    return config["arch_seq"][0] + config["batch_size"]
+"""
+
+
+def test_searches_start_where_the_problem_says(tmp_path):
+    path = tmp_path / "started.py"
+    path.write_text(FILE)
+
+    search, info = build({"search": "random", "problem": str(path), "seed": 0, "n_evaluators": 1, "max_evals": 9})
+
+    assert search.ask(1)[0].config == {"arch_seq": [1], "batch_size": 32}
+    assert info["n_starting_points"] == 1
+
+
+def test_a_configuration_is_checked_with_its_problem(tmp_path, capsys):
+    path = tmp_path / "checked.py"
+    path.write_text(FILE)
+
+    assert check_main([str(path), str(path), "--set", "layer=0"]) == 0
+
+    assert "32" in capsys.readouterr().out
 
 
 def test_the_fingerprint_names_the_options():

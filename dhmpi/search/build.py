@@ -141,7 +141,8 @@ def _batch_size(spec: Mapping[str, Any]) -> int:
 
 def _search(problem: HpProblem, spec: Mapping[str, Any]) -> SpaceSearch:
     """Return the search, without screening."""
-    space, seed, points = problem.space, spec["seed"], problem.starting_points
+    space, seed = problem.space, spec["seed"]
+    points = [problem.from_config(point) for point in problem.starting_points]
     options = dict(spec.get("options", {}))
     if spec["search"] == "random" or options.get("surrogate_model") == "DUMMY":
         return UniformSearch(space, seed, points)
