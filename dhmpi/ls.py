@@ -21,6 +21,7 @@ from dhmpi.trials import Status
 PROG = "python -m dhmpi.ls"
 DESCRIPTION = "List runs, evaluations of a run, or its workers, from the files of the runs; also while they go on."
 RUNS = Path("dhmpi-runs")
+WHAT = ("runs", "jobs", "workers")
 STATES = (UNFINISHED, *(status.value for status in Status))
 
 RUN_COLUMNS = ("run", "search", "state", "finished", "of", "running", "failed", "best", "evaluators", "began", "time")
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     result = Parser(prog=PROG, description=DESCRIPTION, allow_abbrev=False)
     result.add_argument("--version", action="version", version=f"dhmpi {__version__}")
-    what = result.add_subparsers(dest="what", metavar="{runs,jobs,workers}", parser_class=Parser)
+    what = result.add_subparsers(dest="what", metavar="{runs,jobs,workers}", required=True, parser_class=Parser)
 
     part = what.add_parser("runs", help="the runs below a directory (what is listed if nothing is said)")
     part.add_argument("path", metavar="DIRECTORY", type=Path, nargs="?", default=RUNS, help=f"by default {RUNS}")
@@ -85,9 +86,10 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """List; return the exit code."""
     try:
-        options = parser().parse_args(arguments)
-        if options.what is None:
-            options = parser().parse_args(["runs"])
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        if not words or (words[0] not in WHAT and not words[0].startswith("-")):
+            words = ["runs", *words]  # a directory, or nothing at all
+        options = parser().parse_args(words)
         content = {"runs": _list_runs, "jobs": _list_jobs, "workers": _list_workers}[options.what](options)
     except DhmpiError as error:
         print(f"dhmpi.ls: {error}", file=sys.stderr)

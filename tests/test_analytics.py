@@ -98,6 +98,16 @@ def test_a_trial_that_was_lost_ends_where_the_one_before_it_did(tmp_path):
     assert np.isnan(study.end[1])
 
 
+def test_the_best_are_different_ones(tmp_path):
+    again = {**finished(2, 0, 3, 3, 2.0, status="reused"), "host": ""}
+    Writer(tmp_path).begin(
+        joined(2, 0), placed(0, 2, 0, {"x": 1}), finished(0, 2, 0, 1, 2.0), placed(1, 2, 1, {"x": 2}),
+        finished(1, 2, 1, 2, 1.0), placed(2, 0, 3, {"x": 1}, reused=True), again,
+    )  # fmt: skip
+
+    assert load(tmp_path).best(3) == [0, 1]
+
+
 def test_a_run_without_evaluations_is_empty(tmp_path):
     Writer(tmp_path).begin(joined(2, 1))
 
@@ -319,7 +329,7 @@ def test_architectures_have_a_column_for_each_decision(tmp_path):
     study = load(tmp_path)
 
     found = importance.measure(study)
-    shares = importance.operations(study, 10)
+    shares = importance.operations(study, 2)
 
     assert importance.measure(study).rows() == found.rows()
     assert found.columns[0].name == "arch_seq[0]"

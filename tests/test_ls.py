@@ -53,6 +53,12 @@ def test_runs_are_listed_if_nothing_is_said(study, listed):
     assert rows[2][:8] == ["other/nets_2", "ambs", "ended", "1", "10", "0", "0", "7"]
 
 
+def test_a_directory_alone_means_its_runs(study, listed):
+    _, rows, _ = listed(study / "other", "--json")
+
+    assert [row["run"] for row in rows] == ["nets_2"]
+
+
 @pytest.mark.parametrize("filters", [["--name", "nets"], ["--workflow", "oth"], ["--wf-filter", "other"]])
 def test_runs_can_be_filtered(study, listed, filters):
     _, rows, _ = listed("runs", *filters, "--json")
@@ -189,7 +195,8 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(study, listed):
         (["jobs", ".", "--last", "0"], "--last must be >= 1"),
         (["jobs", ".", "--by-states", "--history"], "give one of them"),
         (["jobs", "."], "there is no run in or below ."),
-        (["dogs"], "invalid choice: 'dogs'"),
+        (["dogs"], "dogs holds no runs: there is no such directory"),
+        (["--json"], "required: {runs,jobs,workers}"),
         (["jobs", "--json", "--csv"], "not allowed with"),
     ],
 )

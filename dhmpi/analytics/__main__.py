@@ -13,6 +13,7 @@ from dhmpi import __version__
 from dhmpi.check import Parser, print_table
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError
 from dhmpi.tables import as_csv, as_json, duration, moment, text, write
+from dhmpi.trials import Status
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -195,7 +196,7 @@ def _facts(study: Study) -> dict[str, Any]:
         "run": study.name,
         "path": str(study.path),
         "evaluations": len(study),
-        "by_status": dict(counts),
+        "by_status": {status.value: counts[status.value] for status in Status if counts[status.value]},
         "best": study.row(best[0]) if best else None,
         "seconds": float(study.seconds[-1]) if len(study) else 0.0,
         "median_evaluation_sec": _median(study),
@@ -231,7 +232,7 @@ def _facts(study: Study) -> dict[str, Any]:
 def _median(study: Study) -> float | None:
     import numpy as np
 
-    known = study.elapsed[~np.isnan(study.elapsed)]
+    known = study.elapsed[study.elapsed > 0]  # what was known before took no time
     return float(np.median(known)) if len(known) else None
 
 
@@ -248,7 +249,14 @@ def _facts_in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
         rows.insert(0, ("problem", f"{facts['problem']}, search {facts['search'] or 'unknown'}"))
         launches = f" in {facts['launches']} launches" if facts["launches"] > 1 else ""
         rows.append(("time", f"{duration(facts['seconds'])}{launches}, since {moment(facts['began'])}"))
-        rows.append(("ranks", ", ".join(f"{n} {role}" for role, n in facts["ranks"].items())))
+        rows.append(
+            (
+                "ranks",
+                ", ".join(
+                    f"{n} {role[:-1] if n == 1 and role.endswith('s') else role}" for role, n in facts["ranks"].items()
+                ),
+            )
+        )
         rows.append(("time of evaluators", facts["account"]))
         both = f"{facts['utilisation']:.3f}, of completed evaluations alone {facts['utilisation_completed']:.3f}"
         rows.append(("utilisation", both))

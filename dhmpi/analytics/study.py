@@ -95,9 +95,17 @@ class Study:
         return list(dict.fromkeys(name for metrics in self.metrics for name in metrics))
 
     def best(self, k: int) -> list[int]:
-        """Return the indices of the k evaluations with the largest objectives, the earliest of equals first."""
-        order = np.argsort(-np.where(self.succeeded, self.objective, -np.inf), kind="stable")
-        return [int(i) for i in order[: min(k, int(self.succeeded.sum()))]]
+        """Return the indices of the k best evaluations of different configurations, the earliest of equals first."""
+        found: list[int] = []
+        known: set[str] = set()
+        for i in np.argsort(-np.where(self.succeeded, self.objective, -np.inf), kind="stable"):
+            if len(found) == k or np.isnan(self.objective[i]):
+                break
+            config = json.dumps(self.configs[i], sort_keys=True)
+            if config not in known:
+                known.add(config)
+                found.append(int(i))
+        return found
 
     def row(self, i: int) -> dict[str, Any]:
         """Return everything about one evaluation."""
