@@ -227,6 +227,25 @@ def test_what_was_ahead_is_proposed_again(tmp_path):
     assert min(key for key, _ in again) > max(key for key, _ in first[:3])
 
 
+def test_what_was_ahead_gives_its_key_to_no_other(tmp_path):
+    options = {"n": 24, "batch_quorum": 0.5}
+    s = search(checkpoint=tmp_path / "ppo.npz", **options)
+    first = batch(s)
+    history = [(key, config, objective(config)) for key, config in first[:12]]
+    s.tell([(key, y) for key, _, y in history])
+    s.ask(1)  # learns, and writes the checkpoint, while the others are ahead
+
+    s = resumed(tmp_path / "ppo.npz", history, [], **options)
+    again = s.ask(5)
+    history += [(key, config, objective(config)) for key, config in again]
+    s = resumed(tmp_path / "ppo.npz", history, [], **options)  # from the same checkpoint once more
+
+    assert min(key for key, _ in again) > max(key for key, _ in first)
+    configs = dict(s.ask(1000))
+    assert s.reused
+    assert all(y == objective(configs[key]) for key, y in s.reused.items())
+
+
 def test_without_a_checkpoint_what_is_known_is_not_evaluated_again(tmp_path):
     s = search(n=48)
     first = batch(s)

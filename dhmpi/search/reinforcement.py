@@ -169,11 +169,11 @@ class ReinforcementSearch(Search):
             If the checkpoint cannot be read, or is of another space or network.
         """
         first = self._load()
-        results = {key: objective for key, _, objective in finished}
         unfinished = {key for key, _ in pending}
-        for key, config in sorted(
-            [*((key, config) for key, config, _ in finished), *pending], key=lambda item: item[0]
-        ):
+        configs = {**{key: config for key, config, _ in finished}, **dict(pending)}
+        for key in sorted(self._open.keys() - configs.keys()):
+            self._queue.append(self._open.pop(key))  # it was ahead when the run ended
+        for key, config in sorted(configs.items()):
             episode = self._open.pop(key, None) if key < first else self._unqueue(self._choices(config))
             if episode is not None:
                 self._open[key] = episode
@@ -185,12 +185,11 @@ class ReinforcementSearch(Search):
                 self._known.setdefault(self._choices(config), objective)
             if key in self._open:
                 self._take(key, objective)
-        for key in list(self._open):
-            if key not in unfinished:
-                self._queue.append(self._open.pop(key))  # it was ahead when the run ended
-            elif self._reuses:
-                self._waiting.setdefault(self._open[key].choices, [])
-        self.next_key = max([*results, *unfinished, self.next_key - 1]) + 1
+        if self._reuses:
+            for episode in self._open.values():
+                self._waiting.setdefault(episode.choices, [])
+        # Keys of the checkpoint that nobody has started are not given to others: it may be needed once more.
+        self.next_key = max([*configs, first - 1]) + 1
         self.n_told, self.n_asks = len(finished), n_asks
 
     def _propose(self, n: int, replacing: frozenset[int], rng: np.random.Generator) -> list[Config]:
