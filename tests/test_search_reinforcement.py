@@ -265,8 +265,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         resumed(tmp_path / "ppo.npz", [], [], network="ppo_lstm_64")
 
 
-def test_a_broken_checkpoint_is_refused(tmp_path):
-    (tmp_path / "ppo.npz").write_bytes(b"PK nonsense")
+@pytest.mark.parametrize("content", [b"", b"PK nonsense", b"PK\x03\x04 that ends too soon"])
+def test_a_broken_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "ppo.npz").write_bytes(content)
 
     with pytest.raises(RunDirectoryError, match="cannot be used"):
         resumed(tmp_path / "ppo.npz", [], [])

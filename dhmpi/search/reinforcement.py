@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -383,7 +384,7 @@ class ReinforcementSearch(Search):
                 )
                 for name in ("queue", "open", "repeats")
             }
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise RunDirectoryError(f"the checkpoint {path} cannot be used: {error}; without it, --resume begins a new "
                                     f"policy with what is known") from error  # fmt: skip
         self._queue.extend(groups["queue"])
