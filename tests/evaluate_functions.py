@@ -293,3 +293,7 @@ unprepared.prepare = _fail_to_prepare
 
 def variable(config):
     return {"objective": 0.0, "value": os.environ.get(config["name"])}
+
+
+def is_watched(config):
+    return float(dhmpi.trial().watched)

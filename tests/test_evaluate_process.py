@@ -559,3 +559,8 @@ def test_a_wrapper_that_does_not_exist_is_refused(bench):
 
     assert isinstance(refused, Refused)
     assert "no-such-command cannot be started" in refused.reason
+
+
+def test_a_function_knows_whether_somebody_looks_at_its_reports(bench):
+    assert bench("is_watched", watched=True).evaluate().objective == 1.0
+    assert bench("is_watched").evaluate().objective == 0.0

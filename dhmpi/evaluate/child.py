@@ -159,14 +159,15 @@ def main() -> None:
     del sys.argv[1:]  # the user's modules may read it
     surroundings = _Surroundings()
     run: Callable[..., Any] | None = None
-    seed, problem, weigh = 0, "", False
+    common: dict[str, Any] = {}
+    weigh = False
     while (message := link.receive()) is not None:
         do = message["do"]
         if do == "load":
-            seed, problem, weigh = message["seed"], message["problem"], message["weigh"]
-            run = _load(message["run"], problem, link, surroundings)
+            common, weigh = message["common"], message["weigh"]
+            run = _load(message["run"], common["problem"], link, surroundings)
         elif do == "evaluate" and run is not None:
-            answer = _evaluate(run, message, seed, problem, link, surroundings)
+            answer = _evaluate(run, message, common, link, surroundings)
             if weigh:
                 answer["rss_mb"] = platform.rss_mb(os.getpid())
             link.send(event="finished", trial=message["trial"], attempt=message["attempt"], **answer)
@@ -194,12 +195,14 @@ def _load(name: str, problem: str, link: _Link, surroundings: _Surroundings) -> 
 def _evaluate(
     run: Callable[..., Any],
     message: dict[str, Any],
-    seed: int,
-    problem: str,
+    common: dict[str, Any],
     link: _Link,
     surroundings: _Surroundings,
 ) -> dict[str, Any]:
-    """Evaluate one trial; return what came of it as plain values."""
+    """Evaluate one trial; return what came of it as plain values.
+
+    What is common to all trials of a run goes into their contexts.
+    """
     trial, attempt, timeout, directory = (message[key] for key in ("trial", "attempt", "timeout", "directory"))
     reports = _Reports(link, trial, attempt)
     start = time.time()
@@ -213,7 +216,13 @@ def _evaluate(
         answer["reason"] = f"the directory {directory} of the evaluation cannot be used: {error.strerror or error}"
     else:
         here = context.TrialContext(
-            trial, attempt, seed, directory, deadline, reports.take, reports.should_stop, problem=problem
+            trial,
+            attempt,
+            directory=directory,
+            deadline=deadline,
+            report=reports.take,
+            should_stop=reports.should_stop,
+            **common,
         )
         context.enter(here)
         began = time.perf_counter()

@@ -93,6 +93,8 @@ class EvaluationSpec:
         Words of a command in which ``{}`` stands for that of the evaluating process: a container, for instance.
     python : str, optional
         The interpreter of the evaluating process.
+    watched : bool, default False
+        Whether somebody looks at what running functions report.
     """
 
     run: str
@@ -109,6 +111,7 @@ class EvaluationSpec:
     problem: str = ""
     wrap: tuple[str, ...] = ()
     python: str = sys.executable
+    watched: bool = False
 
 
 class Evaluator(Protocol):

@@ -457,8 +457,8 @@ class ProcessEvaluator:
             spec.python,
         )
         weigh = spec.recycle_rss_mb is not None
-        message = {"do": "load", "run": spec.run, "problem": spec.problem, "seed": spec.seed, "weigh": weigh}
-        self._keeper.send(self.NAME, message)
+        common = {"problem": spec.problem, "run_seed": spec.seed, "watched": spec.watched}
+        self._keeper.send(self.NAME, {"do": "load", "run": spec.run, "weigh": weigh, "common": common})
 
     def _replace_child(self) -> None:
         """End the child; another one is started when it has ended, so that the two never share memory or a GPU."""

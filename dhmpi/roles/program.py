@@ -286,6 +286,7 @@ class _Rank:
             problem=options.problem,
             wrap=options.wrapping,
             python="python3" if options.container else sys.executable,
+            watched=options.stopping is not None,
         )
         if options.evaluator == "inline" or self.keeper is None:
             from dhmpi.evaluate.inline import InlineEvaluator
