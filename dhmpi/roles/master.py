@@ -327,19 +327,21 @@ class Master(Role):
         if not searching.begun:
             self._begin_search()
             return
+        if searching.info is None and not self._inherits:
+            return  # it is loading the problem, and there is nothing that it has missed
+        history, self._history = self._history, journal.History()
+        finished = {trial.key: objective_for_search(outcome) for outcome, trial in history.finished.values()}
+        trials = [*history.unfinished.values(), *(trial for _, trial in history.finished.values())]
+        started = {trial.key for trial in trials}
+        known = {_frozen(trial.config) for trial in trials}
+        ahead = [(k, config) for k, config in searching.ahead if k not in started and _frozen(config) not in known]
+        told = [(key, finished[key]) for key in searching.pending if key in finished]
+        kept = started.union(key for key, _ in ahead)
+        dropped = [key for key in searching.pending if key not in kept]
         if searching.info is not None:
-            history, self._history = self._history, journal.History()
-            finished = {trial.key: objective_for_search(outcome) for outcome, trial in history.finished.values()}
-            trials = [*history.unfinished.values(), *(trial for _, trial in history.finished.values())]
-            started = {trial.key for trial in trials}
-            known = {_frozen(trial.config) for trial in trials}
-            ahead = [(k, config) for k, config in searching.ahead if k not in started and _frozen(config) not in known]
-            told = [(key, finished[key]) for key in searching.pending if key in finished]
-            kept = started.union(key for key, _ in ahead)
-            dropped = [key for key in searching.pending if key not in kept]
             self._problem(searching.info)
-            self._tell_searcher(protocol.News(told, [key for key in searching.pending if key in started], dropped))
-            self._dispatcher.put_ahead(ahead, self._now())
+        self._tell_searcher(protocol.News(told, [key for key in searching.pending if key in started], dropped))
+        self._dispatcher.put_ahead(ahead, self._now())
 
     def _tell_searcher(self, news: protocol.News) -> None:
         dispatcher = self._dispatcher
