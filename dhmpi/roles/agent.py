@@ -252,6 +252,7 @@ class Apprentice:
             self._inbox.put(payload)
             return
         self.stop()
+        self.outbox.clear()  # what another leader has not got; attempts of both may have one number
         self._inbox = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._learn, args=(payload, self._inbox), name="agent", daemon=True)
         self._thread.start()
