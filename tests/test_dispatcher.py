@@ -497,6 +497,16 @@ def test_what_is_only_screened_is_never_the_best_and_a_promotion_names_it():
     assert [o.metrics for o, _ in d.take_outcomes()] == [{}, {}, {"parent": 1}]
 
 
+def test_without_screening_a_hyperparameter_may_be_called_parent():
+    d = dispatcher(n_evaluators=1)
+    d.propose(proposed()._replace(proposals=[Proposal(10, {"parent": "oak"})]), 0.0)
+    ((_, given),) = d.take_work()
+
+    d.report(1, [outcome(given.trials[0], 1)], 1.0)
+
+    assert [o.metrics for o, _ in d.take_outcomes()] == [{}]
+
+
 # -- what is known already
 
 

@@ -606,7 +606,7 @@ class Dispatcher:
         self._losses.pop(trial.id, None)
         if self._stopper is not None:
             self._stopper.forget(trial.id)
-        if PARENT in trial.config:
+        if self.limits.screening and PARENT in trial.config:
             outcome = outcome._replace(metrics={**outcome.metrics, PARENT: self._screened.get(trial.config[PARENT])})
         self._record(outcome, trial)
         self._events.append(finished_event(outcome, now))
