@@ -71,6 +71,7 @@ class MedianStopper(Stopper):
         value = -math.inf if math.isnan(value) else value
         n, total, best = self._running.get(trial, (0, 0.0, -math.inf))
         n, total, best = n + 1, total + value, max(best, value)
+        total = -math.inf if math.isnan(total) else total  # both infinities
         self._running[trial] = n, total, best
         averages = self._averages[step]
         behind = len(averages) >= MIN_TRIALS and best < _median(averages)

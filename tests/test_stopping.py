@@ -32,6 +32,17 @@ def test_a_good_value_earlier_protects_from_the_median():
     assert not stopper.report(10, 2, 0.0)
 
 
+def test_infinities_leave_the_median_what_it_is():
+    stopper = MedianStopper()
+    survivors(stopper, [[1.0]] * MIN_TRIALS)
+    for trial in range(20, 30):
+        stopper.report(trial, 1, math.inf)
+        stopper.report(trial, 1, math.nan)
+
+    assert stopper.report(10, 1, 0.5)
+    assert not stopper.report(11, 1, 2.0)
+
+
 def test_nobody_is_stopped_before_the_least_step():
     stopper = MedianStopper(min_steps=2)
     survivors(stopper, [[1.0, 1.0]] * MIN_TRIALS)
