@@ -238,6 +238,8 @@ class _Importer:
                 return None
             chunk = os.read(fd, 1 << 16)
             if not chunk:
+                process.kill()  # it ends, or has given its answers up
+                process.wait()
                 return None
             self._buffer += chunk
         line, self._buffer = self._buffer.split(b"\n", 1)
