@@ -174,6 +174,15 @@ def test_a_policy_that_has_converged_may_stop():
     assert len(run.outcomes) < 10_000
 
 
+def test_batches_of_one_episode_are_no_convergence():
+    s = search(n=1, stop_on_convergence=2, on_duplicate="re-evaluate")
+
+    batches = play(s, 6)
+
+    assert len({tuple(config.values()) for configs in batches for config in configs}) > 1
+    assert not s.stop
+
+
 # -- going on --------------------------------------------------------------------------------------------------------
 
 

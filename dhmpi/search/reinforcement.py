@@ -291,7 +291,8 @@ class ReinforcementSearch(Search):
         self._ready = []
         metrics = self.team.update(self._learner, episodes, rewards, progress(self.n_told, self._max_evals))
         batch = summarise(episodes.choices, rewards)
-        self._n_converged = self._n_converged + 1 if batch["n_distinct"] == 1 else 0
+        if len(rewards) > 1:  # one episode alone says nothing
+            self._n_converged = self._n_converged + 1 if batch["n_distinct"] == 1 else 0
         if self._stop_after is not None and self._n_converged >= self._stop_after:
             self.stop = f"the policy has converged: one architecture in all episodes of {self._n_converged} updates"
         seconds = round(time.perf_counter() - began, 4)
