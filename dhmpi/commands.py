@@ -22,6 +22,8 @@ COMMANDS = {
     "ppo": "Search architectures by reinforcement learning, with agents that learn together.",
     "plan": "Show which rank would do what on a machine, before anybody queues.",
     "submit": "Write a job script for the scheduler of a site, and submit it.",
+    "nas.show": "Show a search space of architectures, and draw a network of it.",
+    "nas.post": "Train the best networks of a search again, and combine them.",
     "launch": "Start a search on several ranks with the mpiexec at hand.",
     "check": "Evaluate one configuration right here, before anybody queues.",
     "doctor": "Examine a machine, under its own launcher, before a search runs there.",
@@ -57,7 +59,12 @@ def help_text() -> str:
 def available() -> list[str]:
     """Return the commands of the table that are installed."""
     here = Path(__file__).parent
-    return [name for name in COMMANDS if (here / f"{name}.py").is_file() or (here / name / "__main__.py").is_file()]
+    paths = {name: here.joinpath(*name.split(".")) for name in COMMANDS}
+    return [
+        name
+        for name, path in paths.items()
+        if path.with_name(path.name + ".py").is_file() or (path / "__main__.py").is_file()
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -45,9 +45,9 @@ def test_every_command_that_exists_is_listed_with_a_sentence():
 
 def test_every_module_that_is_a_command_is_in_the_table():
     package = ROOT / "dhmpi"
-    modules = [*package.glob("*.py"), *package.glob("*/__main__.py")]
+    modules = [*package.glob("*.py"), *package.glob("nas/*.py"), *package.glob("*/__main__.py")]
     programs = {
-        path.parent.name if path.name == "__main__.py" else path.stem
+        ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__main__")
         for path in modules
         if 'if __name__ == "__main__"' in path.read_text() and path != package / "__main__.py"
     }
