@@ -129,6 +129,18 @@ def test_a_replaced_promotion_that_was_started_all_the_same_counts_once():
     assert search.n_told == 4
 
 
+def test_what_was_evaluated_in_full_is_not_promoted_again_in_the_place_of_a_replaced_promotion():
+    search = screening(promote=0.5)
+    screen(search, 5.0, 4.0)
+    ((first, _),) = search.ask(1)
+    ((second, _),) = search.ask(1, replacing=[first])
+    search.tell([(first, 50.0)])
+
+    proposals = search.ask(1, replacing=[second])
+
+    assert parents(proposals) == [None]
+
+
 def test_a_dropped_promotion_may_be_made_again():
     search = screening(promote=0.5)
     screen(search, 5.0, 4.0)

@@ -115,7 +115,7 @@ class Screening(Search):
     def _promotable(self, n: int, replacing: frozenset[int]) -> list[int]:
         """Take up to `n` of what was screened that are among the best and not promoted, best first."""
         parents = {self._pending[key][PARENT] for key in replacing if PARENT in self._pending.get(key, ())}
-        released = {parent for parent in parents if self._promotions[parent] <= replacing}
+        released = {parent for parent in parents - self._evaluated if self._promotions[parent] <= replacing}
         for parent in released:
             heapq.heappush(self._candidates, (self._objective[parent], parent))
         n_best = int(self._share * self._n_screened + 1e-9)
