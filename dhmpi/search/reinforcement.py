@@ -183,7 +183,8 @@ class ReinforcementSearch(Search):
         for key, config, objective in finished:
             if objective is not None:
                 self._worst = min(self._worst, objective)
-                self._known.setdefault(self._choices(config), objective)
+                if self._reuses:
+                    self._known.setdefault(self._choices(config), objective)
             if key in self._open:
                 self._take(key, objective)
         if self._reuses:
@@ -246,7 +247,8 @@ class ReinforcementSearch(Search):
             self._queue.extend(repeats)  # a failure is not taken for granted
             return
         self._worst = min(self._worst, objective)
-        self._known[episode.choices] = objective
+        if self._reuses:
+            self._known[episode.choices] = objective
         self._n_reused += len(repeats)
         for repeat in repeats:
             self._ready.append((repeat, objective))
