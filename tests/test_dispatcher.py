@@ -460,6 +460,17 @@ def test_a_trial_that_is_behind_is_told_to_stop():
     assert (event["trial"], event["rank"], event["step"], event["value"]) == (1, 2, 1, 3.0)
 
 
+def test_a_trial_is_told_to_stop_once():
+    d = halved()
+    d.progress(1, Progress(0, 0, 1, 5.0), 1.0)
+    d.progress(2, Progress(1, 0, 1, 3.0), 1.0)
+    d.take_work()
+
+    d.progress(2, Progress(1, 0, 2, 3.0), 1.0)
+
+    assert stopped(d) == {}
+
+
 def test_only_what_a_rank_holds_is_judged():
     d = halved()
     d.progress(1, Progress(0, 0, 1, 5.0), 1.0)

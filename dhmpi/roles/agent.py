@@ -29,6 +29,9 @@ from dhmpi.search.host import Host
 from dhmpi.search.policy import Episodes
 from dhmpi.search.ppo import Learner, Metrics, Settings
 
+CLOSING = 2.0
+"""Seconds that a search has to end what it is doing."""
+
 
 class _Interrupted(Exception):
     """An update cannot go on: an agent has gone, or everything begins anew."""
@@ -193,7 +196,8 @@ class SearchThread:
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._answers: deque[dict[str, Any]] = deque()
         self._error: BaseException | None = None
-        threading.Thread(target=self._live, name="search", daemon=True).start()
+        self._thread = threading.Thread(target=self._live, name="search", daemon=True)
+        self._thread.start()
 
     def send(self, message: dict[str, Any]) -> None:
         self._messages.put(message)
@@ -212,6 +216,7 @@ class SearchThread:
     def close(self) -> None:
         self._team.close()
         self._messages.put(None)
+        self._thread.join(CLOSING)  # it may be writing its checkpoint
 
     def _live(self) -> None:
         try:

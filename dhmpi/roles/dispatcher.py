@@ -115,6 +115,7 @@ class Dispatcher:
         self.budget = Budget(limits)
         self.silence = silence
         self._stopper = stopper
+        self._stopped_early: set[int] = set()
         self.stopping: str | None = None
         self.exhausted = False
         self._cancelling = False
@@ -436,7 +437,8 @@ class Dispatcher:
         trial, attempt, step, value = progress
         if self._stopper is None or evaluator is None or trial not in self._open or trial not in evaluator.queue:
             return
-        if self._stopper.report(trial, step, value):
+        if trial not in self._stopped_early and self._stopper.report(trial, step, value):
+            self._stopped_early.add(trial)
             self._orders(rank).stopped.append(trial)
             event = {"e": "stopped early", "t": now, "trial": trial, "attempt": attempt, "rank": rank}
             self._events.append({**event, "step": step, "value": value})
@@ -604,8 +606,7 @@ class Dispatcher:
 
     def _finish(self, outcome: Outcome, trial: Trial, now: float) -> None:
         self._losses.pop(trial.id, None)
-        if self._stopper is not None:
-            self._stopper.forget(trial.id)
+        self._forget_progress(trial.id)
         if self.limits.screening and PARENT in trial.config:
             outcome = outcome._replace(metrics={**outcome.metrics, PARENT: self._screened.get(trial.config[PARENT])})
         self._record(outcome, trial)
@@ -624,6 +625,12 @@ class Dispatcher:
         self.budget.record(outcome, trial.config)
         if self.limits.screening and EPOCHS in trial.config:
             self._screened[trial.key] = trial.id
+
+    def _forget_progress(self, id_: int) -> None:
+        """Note that a trial has ended, or begins anew."""
+        if self._stopper is not None:
+            self._stopper.forget(id_)
+            self._stopped_early.discard(id_)
 
     def _reuse(self, key: int, config: Config, objective: float, now: float) -> None:
         """Finish a trial whose objective is known, without an evaluator, as far as the budget allows."""
@@ -888,8 +895,7 @@ class Dispatcher:
                 self._check_budget(now)
                 continue
             self.n_retried += ran
-            if self._stopper is not None:
-                self._stopper.forget(id_)
+            self._forget_progress(id_)
             self._waiting.append(trial._replace(attempt=trial.attempt + ran))
 
     def _given_up(self, id_: int) -> str:
