@@ -34,7 +34,7 @@ demo-nas: $(VENV)/base $(VENV)/tensorflow  ## search networks for handwritten di
 test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
 	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
-test-large: .venv/test .venv-mpich/test  ## run the tests with 128 ranks
+test-large: .venv/test .venv-mpich/test  ## run the tests of 128 ranks, and those that kill more often
 	.venv/bin/python -m pytest tests/mpi -m large
 
 test-slurm: .venv/test  ## install Slurm (Debian, as root) and run campaigns on one node of it, in ten minutes

@@ -38,9 +38,12 @@ def check_complete(directory, n):
     return table
 
 
+MORE = [pytest.param(ranks, marks=pytest.mark.large) for ranks in ((0, 1), (1, 0), (0, 3))]
+
+
 @pytest.mark.parametrize(
     "ranks",
-    [(0,), (1,), (4,), (0, 1), (1, 0), (0, 3), (2, 0, 1), (0, 1, 2, 3, 4)],
+    [(0,), (1,), (4,), (2, 0, 1), (0, 1, 2, 3, 4), *MORE],
     ids=lambda ranks: "-".join(map(str, ranks)),
 )
 def test_any_rank_may_be_killed(start, tmp_path, ranks):

@@ -104,7 +104,11 @@ class TestDeaths:
         return request.param
 
     # Rank 0 is the master, 1 to 3 the agents, 4 to 6 evaluate.
-    @pytest.mark.parametrize("victims", [(2,), (1,), (4,), (0,), (1, 2, 3), (0, 1)], ids=str)
+    @pytest.mark.parametrize(
+        "victims",
+        [(2,), (1,), (1, 2, 3), (0, 1), *(pytest.param(v, marks=pytest.mark.large) for v in ((0,), (4,)))],
+        ids=str,
+    )
     def test_the_others_go_on(self, start, tmp_path, victims):
         directory = tmp_path / "run"
         launch = start(

@@ -63,7 +63,7 @@ def test_the_search_lives_on_when_the_master_dies(start, tmp_path):
     assert len({(row["x"], row["n"]) for row in table}) == 80
 
 
-@pytest.mark.parametrize("program", ["regevo", "random"])
+@pytest.mark.parametrize("program", ["regevo", pytest.param("random", marks=pytest.mark.large)])
 def test_what_was_screened_is_promoted_also_after_a_kill(start, tmp_path, program):
     directory = tmp_path / "run"
     words = (program, *SCREENED, "--screen-epochs", 1, "--promote", 0.25, "--max-evals", 250, "--log-dir", directory)
