@@ -14,6 +14,8 @@ from dhmpi import platform
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = {"openmpi": ROOT / ".venv/bin/python", "mpich": ROOT / ".venv-mpich/bin/python"}
 MARK = "DHMPI_TEST_LAUNCH"
+LAUNCHER_GAVE_UP = "The PMIx server's listener thread failed to start"
+LAUNCHES = 3
 RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 
 
@@ -92,6 +94,13 @@ class Launch:
                 continue
         return found
 
+    def failed_to_launch(self):
+        """Return whether the launcher has given up before it started a rank; on crowded cores Open MPI's does."""
+        deadline = time.monotonic() + 10
+        while self.process.poll() is None and self.rank(0) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self.process.poll() is not None and LAUNCHER_GAVE_UP in self.err_path.read_text(errors="replace")
+
     def kill(self):
         """Kill -9 everything at once."""
         while pids := self.processes():
@@ -132,8 +141,11 @@ def start(mpi, tmp_path):
 
     def start_(n, program, *words, timeout=120, environment=None, cwd=None):
         launcher = ["dhmpi.launch", "-n", n, program] if n else [f"dhmpi.{program}"]
-        launch = Launch(PYTHONS[mpi], [*launcher, *words], cwd or tmp_path, timeout, environment)
-        launches.append(launch)
+        for _ in range(LAUNCHES):
+            launch = Launch(PYTHONS[mpi], [*launcher, *words], cwd or tmp_path, timeout, environment)
+            launches.append(launch)
+            if not launch.failed_to_launch():
+                break
         return launch
 
     yield start_
