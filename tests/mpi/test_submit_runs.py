@@ -142,7 +142,7 @@ def test_each_scheduler_runs_the_ranks_as_planned(submit, tmp_path, scheduler, c
     assert len(rows(directory)) == 12
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_a_campaign_is_warned_in_time_and_each_job_resumes_the_last(submit, tmp_path):
     words = (
         "--site",
