@@ -29,6 +29,7 @@ TASK_DIRS = ("all", "failed", "none")
 TRAINING = "dhmpi.nas.run.alpha.run"
 """The run function of architecture searches: trains the network that a configuration describes."""
 NETWORKS = tuple(f"ppo_{cell}_{units}" for cell in ("lstm", "lnlstm") for units in (32, 64, 128))
+"""Policies: the cell, and how many units it has."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 Options = TypeVar("Options", bound="SearchOptions")

@@ -25,6 +25,7 @@ from dhmpi.mpi.layout import plan
 from dhmpi.mpi.protocol import Proposed
 from dhmpi.options import SearchOptions
 from dhmpi.roles.dispatcher import Dispatcher
+from dhmpi.rundirectory import described
 from dhmpi.trials import Config, Outcome, Proposal, Status
 
 if TYPE_CHECKING:
@@ -103,13 +104,7 @@ class Run:
         self.lines = list(_located(path / "journal"))
         if not self.lines:
             raise RunDirectoryError(f"{path} holds no run: it has no journal with a whole line")
-        try:
-            self.described: dict[str, Any] = json.loads((path / "run.json").read_text())
-        except (OSError, ValueError) as error:
-            raise RunDirectoryError(f"cannot read {path / 'run.json'}: {error}") from error
-        missing = {"problem", "seed", "options"} - self.described.keys()
-        if missing:
-            raise RunDirectoryError(f"{path / 'run.json'} has no {', '.join(sorted(missing))}: it is no run of dhmpi")
+        self.described = described(path, "problem", "seed", "options")
         # A trial keeps its key, so outcomes can be told before it is known who proposed them.
         self.keys = {line.event["trial"]: line.event["key"] for line in self.lines if line.event["e"] == "placed"}
 

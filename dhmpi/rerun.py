@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -13,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dhmpi import __version__, journal
+from dhmpi import __version__, journal, rundirectory
 from dhmpi.check import EXIT_FAILED, Parser, add_changes, pairs, parse_change, print_table, taken
-from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError, ProblemError, RunDirectoryError
+from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, ProblemError, RunDirectoryError
 from dhmpi.trials import Config, Outcome, Status, Trial
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Repeat a trial; return the exit code."""
     try:
         options = parser().parse_args(arguments)
-        described = _described(options.directory)
+        described = rundirectory.described(options.directory, "problem", "function", "seed")
         recorded = find(options.directory, options.trial)
         config = recorded.trial.config
         if options.changes:
@@ -235,21 +234,6 @@ def _history(recorded: Recorded) -> list[tuple[str, str]]:
     if outcome.reason:
         rows.append(("reason", outcome.reason))
     return rows
-
-
-def _described(directory: Path) -> dict[str, Any]:
-    """Return run.json."""
-    path = directory / "run.json"
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise RunDirectoryError(f"{directory} holds no run: cannot read {path.name}: {error.strerror}") from error
-    except ValueError as error:
-        raise RunDirectoryError(f"{path} is no JSON: {error}") from error
-    missing = {"problem", "function", "seed"}.difference(content if isinstance(content, dict) else ())
-    if missing:
-        raise OptionError(f"{path} has no {', '.join(sorted(missing))}: it does not describe a run of dhmpi")
-    return dict(content)
 
 
 if __name__ == "__main__":

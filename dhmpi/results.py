@@ -104,7 +104,7 @@ class ResultsTable:
     def _rewrite(self, body: bytes) -> None:
         self._writer.writerow(self._header())
         try:
-            _replace(self.path, self._take() + body)
+            replace(self.path, self._take() + body)
             if self._fd >= 0:
                 os.close(self._fd)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
@@ -138,12 +138,12 @@ def write_json(path: Path, content: Any) -> None:
         If it cannot be written.
     """
     try:
-        _replace(path, json.dumps(content, indent=2).encode() + b"\n")
+        replace(path, json.dumps(content, indent=2).encode() + b"\n")
     except OSError as error:
         raise RunDirectoryError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
     """Write a file at once or not at all, and through no symbolic link that somebody has put there."""
     aside = path.with_name(path.name + ".new")
     aside.unlink(missing_ok=True)

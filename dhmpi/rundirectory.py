@@ -115,6 +115,35 @@ class RunDirectory:
                     leftover.unlink(missing_ok=True)
 
 
+def described(directory: Path, *needed: str) -> dict[str, Any]:
+    """Return the run.json of somebody's run.
+
+    Parameters
+    ----------
+    directory : Path
+        Of the run.
+    *needed : str
+        Entries that it must have.
+
+    Raises
+    ------
+    RunDirectoryError
+        If there is none, or it lacks some.
+    """
+    path = directory / "run.json"
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise RunDirectoryError(f"{directory} holds no run: cannot read {path.name}: {error.strerror}") from error
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is no JSON: {error}") from error
+    missing = set(needed).difference(content if isinstance(content, dict) else ())
+    if missing or not isinstance(content, dict):
+        lacks = f"has no {', '.join(sorted(missing))}" if missing else "is no JSON object"
+        raise RunDirectoryError(f"{path} {lacks}: it does not describe a run of dhmpi")
+    return content
+
+
 def new_id() -> str:
     """Return 8 hexadecimal digits that name a run or a launch."""
     return uuid.uuid4().hex[:8]

@@ -23,6 +23,7 @@ from dhmpi.mpi.environment import launcher_rank
 from dhmpi.options import SearchOptions, flag, option
 from dhmpi.roles import program
 from dhmpi.roles.program import Program
+from dhmpi.rundirectory import described
 from dhmpi.trials import EPOCHS, Config, Outcome, Status, Trial
 
 if TYPE_CHECKING:
@@ -91,13 +92,13 @@ class PostOptions(SearchOptions):
             If it holds no run, or no search.
         """
         directory = Path(self.directory).absolute()
-        described = describe(directory)
-        if is_post_training(described) and not self.summary:
+        found = described(directory, "problem")
+        if is_post_training(found) and not self.summary:
             raise RunDirectoryError(f"{directory} holds no search: what is there was trained by dhmpi.nas.post already")
         return dataclasses.replace(
             self,
             directory=str(directory),
-            problem=self.problem or described["problem"],
+            problem=self.problem or found["problem"],
             log_dir=self.log_dir or str(directory / PLACE),
         )
 
@@ -122,29 +123,9 @@ class Candidate(NamedTuple):
     config: Config
 
 
-def describe(directory: Path) -> dict[str, Any]:
-    """Return the run.json of a run.
-
-    Raises
-    ------
-    RunDirectoryError
-        If there is none.
-    """
-    path = directory / "run.json"
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise RunDirectoryError(f"{directory} holds no run: cannot read {path.name}: {error.strerror}") from error
-    except ValueError as error:
-        raise RunDirectoryError(f"{path} is no JSON: {error}") from error
-    if not isinstance(content, dict) or "problem" not in content:
-        raise RunDirectoryError(f"{path} names no problem: it does not describe a run of dhmpi")
-    return content
-
-
-def is_post_training(described: dict[str, Any]) -> bool:
+def is_post_training(found: dict[str, Any]) -> bool:
     """Return whether a run.json is one of this program."""
-    return "considered" in described.get("options", {})
+    return "considered" in found.get("options", {})
 
 
 def settle(options: PostOptions) -> PostOptions:
@@ -158,10 +139,10 @@ def settle(options: PostOptions) -> PostOptions:
     place = Path(options.log_dir or "")
     before: dict[str, Any] = {}
     if (place / "run.json").is_file():
-        described = describe(place)
-        if not is_post_training(described):
+        found = described(place, "problem")
+        if not is_post_training(found):
             raise RunDirectoryError(f"{place} holds another run, which trains nothing again: give another --log-dir")
-        before = described["options"]
+        before = found["options"]
     post = load_problem(options.problem).post_training_settings
     settled = dataclasses.replace(
         options,
@@ -207,7 +188,7 @@ def configurations(options: PostOptions) -> list[Config]:
     from dhmpi.nas.run.post import ADDED  # late: brings numpy
 
     problem = load_problem(options.problem)
-    recorded = describe(Path(options.directory)).get("fingerprint")
+    recorded = described(Path(options.directory)).get("fingerprint")
     if recorded not in (None, problem.fingerprint()):
         raise RunDirectoryError(
             f"the space of {options.problem} is not the one that was searched in {options.directory}: its "
@@ -288,7 +269,7 @@ def conclude(options: PostOptions) -> int:
 
     directory = Path(options.log_dir or "")
     try:
-        recorded = describe(directory).get("options", {})
+        recorded = described(directory).get("options", {})
         return summary.report(directory, load_problem(options.problem), recorded, options.ensemble)
     except DhmpiError as error:
         print(f"dhmpi.nas.post: error: {error}", file=sys.stderr, flush=True)
@@ -316,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = PROGRAM.parse(arguments)
         directory = Path(options.directory)
-        if not is_post_training(describe(directory)):
+        if not is_post_training(described(directory)):
             directory = Path(options.log_dir or "")
     except DhmpiError as error:
         print(f"dhmpi.nas.post: error: {error}", file=sys.stderr, flush=True)

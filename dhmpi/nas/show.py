@@ -12,9 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from dhmpi import __version__
+from dhmpi.check import Parser
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError, ProblemError
 from dhmpi.tables import write
 
@@ -33,11 +34,6 @@ MAX_OPTIONS = 8
 _THROUGH = {"╯": "┴", "┤": "┼", "╮": "┬"}  # a line turns off here, and another goes on beside it
 
 Measures = list[tuple["Shape", int]]
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise OptionError(f"{message} (see --help)")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import dhmpi
 from dhmpi.errors import DhmpiError, ProblemError
 from dhmpi.nas import callbacks as callbacks_
 from dhmpi.nas.data import Data, Source, Tensors
@@ -104,6 +105,26 @@ def prepare(problem: NaProblem) -> None:
     for argument in settings.optimizer_arguments:
         if not any(argument in inspect.signature(optimizer).parameters for optimizer in optimizers):
             raise ProblemError(f"{optimizers[0].__name__} has no {argument}; leave it out of hyperparameters()")
+
+
+def problem_of_trial(run: str) -> NaProblem:
+    """Return the problem of the evaluation that is running.
+
+    Parameters
+    ----------
+    run : str
+        Name of the function that wants to know.
+
+    Raises
+    ------
+    ProblemError
+        If there is none, or it has no architectures.
+    """
+    problem = dhmpi.trial().problem
+    if isinstance(problem, NaProblem):
+        return problem
+    what = "there is none" if problem is None else f"this one is of type {type(problem).__name__}"
+    raise ProblemError(f"{run} trains networks of an NaProblem, but {what}; name another function")
 
 
 def train(

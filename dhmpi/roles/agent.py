@@ -64,10 +64,6 @@ class Bell:
         except BlockingIOError:
             pass
 
-    def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
-
 
 class Team:
     """All agents, seen from the thread in which the leader's search lives.

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CELLS = ("lstm", "lnlstm")
-UNITS = (32, 64, 128)
-NETWORKS = tuple(f"ppo_{cell}_{units}" for cell in CELLS for units in UNITS)
+from dhmpi.options import NETWORKS
 
 _EPS = 1e-5  # of layer normalisation
 _MASKED = -1e9  # logit of an option that a decision does not have

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from dhmpi.search.policy import NETWORKS, Episodes, Policy
+from dhmpi.options import NETWORKS
+from dhmpi.search.policy import Episodes, Policy
 
 Reduce = Callable[[np.ndarray], np.ndarray]
 """Adds an array up over all agents: takes this agent's, returns the sum, the same on every agent."""
@@ -37,7 +38,7 @@ class Settings:
     Attributes
     ----------
     network : str
-        One of :data:`dhmpi.search.policy.NETWORKS`.
+        One of :data:`dhmpi.options.NETWORKS`.
     gamma : float
         Discount of a reward one decision later, in [0, 1].
     lam : float

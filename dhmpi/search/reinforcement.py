@@ -8,8 +8,8 @@ agents that share the work of an update are behind :class:`dhmpi.search.base.Tea
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +21,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from dhmpi.errors import OptionError, RunDirectoryError
+from dhmpi.results import replace
 from dhmpi.search.base import Search, Team
 from dhmpi.search.policy import Episodes
 from dhmpi.search.ppo import Learner, Metrics, Settings, progress, reward, summarise
@@ -266,16 +267,13 @@ class ReinforcementSearch(Search):
         return len(self._open) + sum(map(len, self._waiting.values()))
 
     def _next_batch(self) -> None:
-        """Learn from what is ready, and sample as many episodes again."""
-        n = self._n_batch - self._n_missing() if not self._n_needed else len(self._ready)
+        """Learn from what is ready, and sample what is missing to a batch in flight; late episodes are part of it."""
         if self._n_needed:
             self._update()
         if self.stop:
             return
         began = time.perf_counter()
-        # To have one batch in flight whatever was lost; with a quorum below 1, late episodes are part of it.
-        n = max(1, n, self._n_batch - self._n_missing())
-        sampled = self._learner.sample(range(n))
+        sampled = self._learner.sample(range(max(1, self._n_batch - self._n_missing())))
         self._queue.extend(_episodes(sampled))
         self._n_needed = math.ceil(self._quorum * self._n_batch)
         if self.notes:
@@ -359,14 +357,11 @@ class ReinforcementSearch(Search):
             "next_key": np.array(self.next_key),
             "n_converged": np.array(self._n_converged),
         }
-        aside = path.with_name(path.name + ".new")
+        buffer = io.BytesIO()
+        np.savez(buffer, **content)
         try:
             path.parent.mkdir(exist_ok=True)
-            aside.unlink(missing_ok=True)
-            fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            with os.fdopen(fd, "wb") as stream:
-                np.savez(stream, **content)
-            aside.replace(path)
+            replace(path, buffer.getvalue())
         except OSError as error:
             raise RunDirectoryError(f"cannot write the checkpoint {path}: {error.strerror}") from error
 

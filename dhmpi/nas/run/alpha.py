@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import dhmpi
-from dhmpi.errors import ProblemError
 from dhmpi.nas import training
 from dhmpi.nas.problem import NaProblem
 
@@ -45,11 +44,7 @@ run.prepare = prepare  # type: ignore[attr-defined]
 
 
 def _problem() -> NaProblem:
-    problem = dhmpi.trial().problem
-    if isinstance(problem, NaProblem):
-        return problem
-    what = "there is none" if problem is None else f"this one is of type {type(problem).__name__}"
-    raise ProblemError(f"dhmpi.nas.run.alpha.run trains networks of an NaProblem, but {what}; name another function")
+    return training.problem_of_trial("dhmpi.nas.run.alpha.run")
 
 
 @cache

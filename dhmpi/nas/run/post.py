@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dhmpi
-from dhmpi.errors import ProblemError
 from dhmpi.nas import callbacks as callbacks_
 from dhmpi.nas import training
 from dhmpi.nas.metrics import resolve
@@ -132,8 +131,4 @@ def _save(network: keras.Model, path: Path) -> None:
 
 
 def _problem() -> NaProblem:
-    problem = dhmpi.trial().problem
-    if isinstance(problem, NaProblem):
-        return problem
-    what = "there is none" if problem is None else f"this one is of type {type(problem).__name__}"
-    raise ProblemError(f"dhmpi.nas.run.post.run trains networks of an NaProblem, but {what}; name another function")
+    return training.problem_of_trial("dhmpi.nas.run.post.run")
