@@ -114,7 +114,7 @@ def test_a_team_learns_what_one_alone_does_whoever_dies(agents, inboxes, n_parts
         return not thread.is_alive()
 
     wait_for(go_on)
-    wait_for(lambda: go_on() and not agents[2]._apprentice._thread.is_alive())
+    wait_for(lambda: go_on() and not any(agents[rank]._apprentice._thread.is_alive() for rank in living))
 
     np.testing.assert_allclose(leading.policy.parameters, alone.policy.parameters, rtol=1e-9, atol=1e-12)
     for rank in living:

@@ -429,7 +429,7 @@ class Master(Role):
             if len(self._recruits) < n_dead and spare not in dead and spare != me and spare not in self._recruits:
                 self._recruits.add(spare)
                 self._set_up(spare)
-        if me == layout.master:
+        if me == layout.master and me in layout.leaders:
             return
         others = [rank for rank in (*layout.leaders, *self._recruits) if rank not in dead and rank != me]
         if any(rank not in self._refused for rank in others):

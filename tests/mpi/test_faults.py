@@ -127,6 +127,18 @@ def test_a_trial_that_kills_its_ranks_is_given_up(run, tmp_path):
     assert "1 given up" in ended.out
 
 
+def test_the_first_master_evaluates_when_nobody_else_is_left(run, tmp_path):
+    directory = tmp_path / "run"
+
+    ended = run(4, "ambs", *FATAL, "--max-evals", 8, "--log-dir", directory)
+
+    assert ended.code == 0, ended.err
+    table = check_complete(directory, 8)
+    assert {row["rank"] for row in table if row["status"] == "done"} <= {"0", "2", "3"}
+    assert table[-1]["rank"] == "0"
+    assert "2 ranks died" in ended.out
+
+
 def test_chaos_in_every_form_completes(run, tmp_path):
     directory = tmp_path / "run"
 
