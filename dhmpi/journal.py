@@ -115,6 +115,8 @@ class History:
         Trials that were started and have no outcome, in the order in which they were last given out.
     holders : dict of int to list of int
         For each unfinished trial the ranks that it was given to, in the last launch; none if it was given back.
+    since : dict of int to float
+        For each unfinished trial when the first of those got it, in seconds since the epoch.
     losses : dict of int to list of Loss
         For each unfinished trial the evaluators that were lost while they ran it, in the last launch.
     n_asks : int
@@ -139,6 +141,7 @@ class History:
     finished: dict[int, tuple[Outcome, Trial]] = field(default_factory=dict)
     unfinished: dict[int, Trial] = field(default_factory=dict)
     holders: dict[int, list[int]] = field(default_factory=dict)
+    since: dict[int, float] = field(default_factory=dict)
     losses: dict[int, list[Loss]] = field(default_factory=dict)
     n_asks: int = 0
     exhausted: bool = False
@@ -170,6 +173,7 @@ class History:
                 self.n_retried -= event["status"] == Status.LOST  # its last loss was one too many
                 self.finished[id_] = (_outcome(event), trial)
                 self.holders.pop(id_, None)
+                self.since.pop(id_, None)
                 self.losses.pop(id_, None)
         elif kind == "lost":
             self._lost(event)
@@ -178,6 +182,7 @@ class History:
         elif kind == "kept":
             if event["trial"] in self.unfinished:
                 self.holders[event["trial"]] = [event["rank"]]
+                self.since[event["trial"]] = event["t"]
         elif kind == "asked":
             self.n_asks = max(self.n_asks, event["ask"] + 1)
             self.exhausted = event.get("exhausted", False)
@@ -197,7 +202,7 @@ class History:
             self.n_killed += 1
 
     def _begin_launch(self) -> None:
-        self.holders, self.losses, self.presence = {}, {}, {}
+        self.holders, self.since, self.losses, self.presence = {}, {}, {}, {}
         self.n_killed = self.n_retried = 0
         self.last_stop, self.ended, self.exhausted = "", False, False
         for id_, trial in self.unfinished.items():
@@ -213,6 +218,7 @@ class History:
         self.unfinished.pop(id_, None)  # the order is that of a queue
         self.unfinished[id_] = Trial(id_, event["key"], event["config"], event["attempt"])
         self.holders[id_] = [event["rank"]]
+        self.since[id_] = event["t"]
 
     def _lost(self, event: dict[str, Any]) -> None:
         id_ = event["trial"]

@@ -506,7 +506,7 @@ _OF_THE_MASTER = re.compile(r"the time limit is |SIG\w+ (asked for an end|ended 
 _AT_ONCE = re.compile(r"the time limit is reached|SIG\w+ ended it")
 _EXHAUSTED = "the space is exhausted"
 _CONVERGED = "the policy has converged"
-_LATER = frozenset({"exhausted"})
+_LATER = frozenset({"exhausted", "start", "end"})
 """What journals of earlier versions lack in their events."""
 _SECONDS = re.compile(r"was silent for \d+ s")
 _DIED = "has died"
@@ -835,8 +835,12 @@ class DispatcherReplay:
 
 
 def _alike(name: str, recorded: dict[str, Any], ours: dict[str, Any]) -> bool:
-    """Return whether a difference is none: of a silence, which is recorded rounded, or of what was not recorded yet."""
-    if name in _LATER and name not in recorded:
+    """Return whether a difference is none.
+
+    That is one of a silence, which is recorded rounded, of what was not recorded yet, and of when a trial that was lost
+    became the first of its evaluator: answers that come too late change it, and are not recorded.
+    """
+    if name in _LATER and (name not in recorded or recorded["e"] == "lost"):
         return True
     a, b = recorded.get(name), ours.get(name)
     return name == "reason" and all(isinstance(x, str) for x in (a, b)) and _SECONDS.sub("", a) == _SECONDS.sub("", b)  # type: ignore[arg-type]
@@ -850,7 +854,8 @@ def _brief(event: dict[str, Any]) -> str:
 
 def _outcome(event: dict[str, Any]) -> Outcome:
     if event["e"] == "cancelled":
-        return Outcome(event["trial"], 0, Status.CANCELLED, None, rank=event["rank"])
+        start, end = event.get("start", 0.0), event.get("end", 0.0)
+        return Outcome(event["trial"], 0, Status.CANCELLED, None, rank=event["rank"], start=start, end=end)
     return journal._outcome(event)
 
 

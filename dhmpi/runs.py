@@ -341,7 +341,7 @@ class Run:
         holders = tuple(self.history.holders.get(id_, ()))
         self.history.apply(event)
         for rank in holders if event["e"] == "cancelled" and event["rank"] not in holders else (event["rank"],):
-            self.timeline.waste(rank, id_, event["t"])
+            self.timeline.waste(rank, id_, event["t"], event.get("start"), event.get("end"))
 
     def _kept(self, event: dict[str, Any]) -> None:
         self.history.apply(event)

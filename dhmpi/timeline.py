@@ -1,8 +1,8 @@
 """Where the time of every evaluator went: the events of a journal become segments that leave no second out.
 
 An evaluator's time, from the start of its launch to the end, is cut into segments that touch.  In each it is in one
-`Activity`.  What a journal does not hold is when an evaluation began of which nothing came: it is taken to have begun
-when the one before it ended, or when it was given out if that was later.
+`Activity`.  An evaluation of which nothing came is taken to have begun when its event says so, but not before the one
+ahead of it ended, or it was given out; journals of dhmpi 0.1.0 do not say it.
 """
 
 from __future__ import annotations
@@ -216,11 +216,11 @@ class Timeline:
             lane.at = end
         self._unqueue(lane, trial, t)
 
-    def waste(self, rank: int, trial: int, t: float) -> None:
-        """Note that nothing came of a trial that a rank had."""
+    def waste(self, rank: int, trial: int, t: float, began: float | None = None, ended: float | None = None) -> None:
+        """Note that nothing came of a trial that a rank had; when it began and ended there, if anybody says."""
         lane = self._lane(rank)
         if lane.queue and lane.queue[0][0] == trial:
-            self._run(lane, t, Activity.LOST)
+            self._run(lane, t if ended is None else min(t, ended), Activity.LOST, began=began)
         self._unqueue(lane, trial, t)
 
     def stop(self, t: float) -> None:
@@ -290,10 +290,10 @@ class Timeline:
         if not lane.queue:
             self._change(lane, t)
 
-    def _run(self, lane: Lane, t: float, activity: Activity, running: bool = False) -> None:
-        """Account for an evaluation whose beginning is not on record, up to a time."""
+    def _run(self, lane: Lane, t: float, activity: Activity, running: bool = False, began: float | None = None) -> None:
+        """Account for an evaluation that has no outcome, up to a time."""
         trial, placed = lane.queue[0]
-        begin = max(lane.at, placed)
+        begin = max(lane.at, placed, began or 0.0)
         if t > begin:
             self._fill(lane, begin)
             self._emit(lane, activity, begin, t, trial, running)

@@ -544,6 +544,23 @@ def test_the_dead_of_an_earlier_master_are_blamed_for_what_they_ran_and_not_for_
     assert [(event["trial"], event["ran"]) for event in events(d, "lost")] == [(2, True), (0, False)]
 
 
+def test_what_nothing_came_of_says_when_it_began():
+    before = dispatcher(1, 3)
+    propose(before, 0, 1, 2, now=1.0)
+    answer(before, 3, 1, now=2.0, elapsed=1.0)  # trial 2 begins
+
+    d = heir(before)
+    d.take_events()
+    die(d, 3, 11.0)
+    d.stop("a signal", 12.0, cancel=True)
+    d.holds(1, "a", [0], 12.0)
+    d.report(1, [Outcome(0, 0, Status.CANCELLED, None, rank=1, start=1.5, end=12.5, elapsed=11.0)], 13.0)
+
+    told = {event["e"]: event for event in d.take_events()}
+    assert told["lost"]["start"] == 2.0
+    assert (told["cancelled"]["start"], told["cancelled"]["end"]) == (1.5, 12.5)
+
+
 def test_losses_under_earlier_masters_count():
     before = dispatcher(1, 3, retries=9)
     propose(before, 0)

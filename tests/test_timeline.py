@@ -85,6 +85,15 @@ def test_an_evaluation_that_the_end_has_cut_off_is_lost(seconds):
     assert spent == {"lost": 5, "draining": 1}
 
 
+def test_an_evaluation_of_which_nothing_came_began_and_ended_when_its_event_says_so(seconds):
+    spent = seconds(
+        joined(2, 0), placed(0, 2, 0), {**lost(0, 2, 4), "start": T0 + 1}, placed(0, 2, 4), stopping(9),
+        event("cancelled", 9, trial=0, rank=2, start=T0 + 6, end=T0 + 8), ended(10),
+    )  # fmt: skip
+
+    assert spent == {"idle": 4, "lost": 5, "draining": 1}
+
+
 def test_of_an_evaluation_that_runs_twice_one_is_lost(seconds):
     layout = {**LAYOUT, "groups": [[2], [3]]}
     spent = seconds(

@@ -271,8 +271,9 @@ class Dispatcher:
             if not holders:
                 continue
             for rank in holders:
+                since = history.since.get(trial.id, now)
                 evaluator = self._evaluators.setdefault(
-                    rank, _Evaluator(hosts[rank], seen=now, since=now, awaited=True)
+                    rank, _Evaluator(hosts[rank], seen=now, since=since, awaited=True)
                 )
                 evaluator.queue.append(trial.id)
             self._open[trial.id], self._holder[trial.id] = trial, holders[0]
@@ -646,7 +647,10 @@ class Dispatcher:
         self._check_budget(now)
 
     def _cancelled(self, outcome: Outcome, trial: Trial, now: float) -> None:
-        self._events.append({"e": "cancelled", "t": now, "trial": trial.id, "rank": outcome.rank})
+        event = {"e": "cancelled", "t": now, "trial": trial.id, "rank": outcome.rank}
+        if outcome.end > outcome.start:  # otherwise it was cancelled before it began
+            event |= {"start": outcome.start, "end": outcome.end}
+        self._events.append(event)
 
     def _check_budget(self, now: float) -> None:
         if self.stopping is None and (reason := self.budget.spent()):
@@ -879,6 +883,7 @@ class Dispatcher:
                     "ran": ran,
                     "died": died,
                     "reason": reason,
+                    **({"start": evaluator.since} if ran else {}),
                 }
             )
             if copied:
