@@ -18,7 +18,8 @@ from typing import Any
 import orjson
 
 from dhmpi.errors import RunDirectoryError
-from dhmpi.trials import Loss, Outcome, Status, Trial
+from dhmpi.steering import Action
+from dhmpi.trials import Config, Loss, Outcome, Status, Trial
 
 SCHEMA = 1
 _INEXACT = b" "
@@ -133,6 +134,18 @@ class History:
         Trials that were to be tried again in the last launch because their evaluator was lost.
     presence : dict of int to list of float
         For each evaluator of the last launch when it joined and, perhaps, left.
+    added : dict of int to dict
+        Points that users have added and nobody has started: their configurations by key.
+    n_added : int
+        Points that users have added, in all launches.
+    max_evals : int or None
+        Evaluations in all, where a user has changed that since the last launch was given another number.
+    deadline : float or None
+        When the last launch must have ended, in seconds since the epoch.
+    paused : bool
+        Whether a user wants nothing new to be started; that ends with the orderly end of a launch.
+    orders : set of str
+        Names of the orders of users that were followed.
     torn : int
         Bytes after the last whole line of any file, which do not count.
     """
@@ -150,6 +163,12 @@ class History:
     n_killed: int = 0
     n_retried: int = 0
     presence: dict[int, list[float]] = field(default_factory=dict)
+    added: dict[int, Config] = field(default_factory=dict)
+    n_added: int = 0
+    max_evals: int | None = None
+    deadline: float | None = None
+    paused: bool = False
+    orders: set[str] = field(default_factory=set)
     torn: int = 0
 
     @property
@@ -189,9 +208,12 @@ class History:
         elif kind == "launch":
             if not self.headers or self.headers[-1]["launch"] != event["launch"]:
                 self._begin_launch()
+            self.max_evals = self.steered_max_evals(_given(event))
+            self.deadline = event.get("deadline")
             self.headers.append(event)
         elif kind == "stopping":
             self.last_stop = event["reason"]
+            self.paused = False
         elif kind == "ended":
             self.ended = True
         elif kind == "joined":
@@ -200,6 +222,31 @@ class History:
             self.presence.setdefault(event["rank"], [event["t"]])[1:] = [event["t"]]
         elif kind == "chaos":
             self.n_killed += 1
+        elif kind == "steered":
+            self._steered(event)
+
+    def steered_max_evals(self, given: int | None) -> int | None:
+        """Return how many evaluations a user wants who has changed their number; None if nobody has.
+
+        Parameters
+        ----------
+        given : int or None
+            ``--max-evals`` of the present launch; where it is another one than before, it counts and nothing else.
+        """
+        return self.max_evals if self.headers and given == _given(self.headers[-1]) else None
+
+    def _steered(self, event: dict[str, Any]) -> None:
+        self.orders.add(event["order"])
+        action = event["action"]
+        if action == Action.ADD:
+            self.n_added += len(event["points"])
+            self.added.update((key, config) for key, config in event["points"])
+        elif action == Action.MAX_EVALS:
+            self.max_evals = event["max_evals"]
+        elif action == Action.DEADLINE:
+            self.deadline = event["deadline"]
+        elif action in (Action.PAUSE, Action.RESUME):
+            self.paused = action == Action.PAUSE
 
     def _begin_launch(self) -> None:
         self.holders, self.since, self.losses, self.presence = {}, {}, {}, {}
@@ -215,6 +262,8 @@ class History:
         if event.get("copy"):
             self.holders.setdefault(id_, []).append(event["rank"])
             return
+        if self.added:
+            self.added.pop(event["key"], None)
         self.unfinished.pop(id_, None)  # the order is that of a queue
         self.unfinished[id_] = Trial(id_, event["key"], event["config"], event["attempt"])
         self.holders[id_] = [event["rank"]]
@@ -410,6 +459,11 @@ def _header(file: Path) -> dict[str, Any]:
     except ValueError:
         return {}
     return header if isinstance(header, dict) and header.get("e") == "launch" else {}
+
+
+def _given(header: dict[str, Any]) -> int | None:
+    """Return the ``--max-evals`` of a launch."""
+    return (header.get("options") or {}).get("max_evals")
 
 
 def _whole(file: Path) -> int:

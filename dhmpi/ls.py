@@ -128,7 +128,7 @@ def _run_row(run: Run, below: Path) -> dict[str, Any]:
     return {
         "run": _shown(run.path, below),
         "search": run.search,
-        "state": run.state,
+        "state": run.standing,
         "finished": run.n_finished,
         "of": run.max_evals,
         "running": states.get(Status.RUNNING.value, 0),

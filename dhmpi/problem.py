@@ -243,6 +243,43 @@ class HpProblem:
         """
         return self._resolve("the configuration", config)
 
+    def resolve_point(self, config: Mapping[str, Any], as_text: bool = False) -> Config:
+        """Return a configuration that a user has written, as :meth:`check_configuration` does.
+
+        Parameters
+        ----------
+        config : dict
+        as_text : bool, default False
+            Whether its values are text, from a table or a command line; an empty one is none.
+
+        Raises
+        ------
+        ProblemError
+        """
+        if as_text:
+            config = {name: self.read(name, text) for name, text in config.items() if text != ""}
+        return self._resolve("the point", config)
+
+    def read(self, name: str, text: str) -> Any:
+        """Return the value of a hyperparameter that a text stands for; the text itself if it stands for none.
+
+        Examples
+        --------
+        >>> problem = HpProblem()
+        >>> _ = problem.add_hyperparameter([True, "auto"], "scale")
+        >>> problem.read("scale", "True")
+        True
+        """
+        among = choices(self.space[name]) if name in self.space else None
+        if among is not None:
+            return next((choice for choice in among if str(choice) == text), text)
+        for kind in (int, float, json.loads):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+        return text
+
     def complete(self, config: Mapping[str, Any]) -> Config:
         """Return a configuration with default values for the active hyperparameters that `config` leaves out.
 

@@ -26,6 +26,7 @@ from dhmpi.mpi.protocol import Proposed
 from dhmpi.options import SearchOptions
 from dhmpi.roles.dispatcher import Dispatcher
 from dhmpi.rundirectory import described
+from dhmpi.steering import Action, added
 from dhmpi.trials import Config, Outcome, Proposal, Status
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Run:
     Attributes
     ----------
     lines : list of Line
+    added : dict of int to dict
+        Points of users: their configurations by key.
     described : dict
         Content of run.json.
 
@@ -107,6 +110,7 @@ class Run:
         self.described = described(path, "problem", "seed", "options")
         # A trial keeps its key, so outcomes can be told before it is known who proposed them.
         self.keys = {line.event["trial"]: line.event["key"] for line in self.lines if line.event["e"] == "placed"}
+        self.added = added([line.event for line in self.lines])
 
     def options(self, header: dict[str, Any]) -> SearchOptions:
         """Return the options of a launch."""
@@ -308,6 +312,7 @@ class SearchReplay:
             if self._run.begins_launch(i):
                 finished = [(t.key, t.config, objective_for_search(out)) for out, t in history.finished.values()]
                 pending = [(trial.key, trial.config) for trial in history.unfinished.values()]
+                pending += history.added.items()
                 result[i] = _Restored(finished, pending, history.n_asks)
             history.apply(line.event)
         return result
@@ -346,6 +351,7 @@ class SearchReplay:
         if restored.finished or restored.pending:
             search.restore(*restored)
         known = {key: config for key, config, _ in restored.finished} | dict(restored.pending)
+        known |= self._run.added
         order = [(key, objective) for key, _, objective in restored.finished]
         return _Life(search, info["size"], order, known, {key for key, _ in order})
 
@@ -379,6 +385,7 @@ class SearchReplay:
                 f"ask {number} knew {event['told']} outcomes; the replay knew {search.n_told} at the ask before, and "
                 f"{len(life.order)} trials had finished"
             )
+        self._add_points(search, {key for key, _ in told} | target)
         unknown = {key for key, _ in told}.union(target).difference(search.pending())
         if unknown:
             raise _Mismatch(f"ask {number} knew of key {min(unknown)}, which is not pending in the replay")
@@ -398,6 +405,12 @@ class SearchReplay:
             life.unordered.pop(key, None)
             if exhausts:
                 life.unordered[key] = keys
+
+    def _add_points(self, search: Search, keys: set[int]) -> None:
+        """Let the search know of the points of users among some keys, as soon as it must have known of them."""
+        new = sorted(keys.intersection(self._run.added).difference(search.pending()), reverse=True)
+        if new:
+            search.add([(key, self._run.added[key]) for key in new])
 
     def _settle_order(self, life: _Life, target: set[int], n_told: int, i: int) -> None:
         """After a new master took over, find the orders in which outcomes may have been told."""
@@ -498,6 +511,7 @@ _EVENTS = frozenset(
         "readmitted",
         "returned",
         "silent",
+        "steered",
         "stopping",
     }
 )
@@ -573,6 +587,7 @@ class DispatcherReplay:
         history = self._history
         self._alive, self._held, self._inherited_ahead = set(), {}, None
         if self._run.begins_launch(i):
+            self._dispatcher.heed(history)
             self._dispatcher.restore(history.finished.values(), history.unfinished.values())
             trials = [*(trial for _, trial in history.finished.values()), *history.unfinished.values()]
             self._next_key = 1 + max((trial.key for trial in trials), default=-1)
@@ -658,6 +673,8 @@ class DispatcherReplay:
             dispatcher.leave(event["rank"], now, event["reason"], died)
             self._left.add(event["rank"])
             self._fill_vacancies(now)
+        elif kind == "steered":
+            dispatcher.steer(event, now)
         elif kind in ("finished", "cancelled"):
             self._report(i, self._source(event), now)
         elif kind == "returned":
@@ -878,7 +895,7 @@ class Invariants:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._max_evals = 0
+        self._given = self._max_evals = 0
         self._launch = -1
         self._joined: set[int] = set()
         self._repeats = False
@@ -904,6 +921,7 @@ class Invariants:
             "placed": self._placed,
             "finished": self._outcome,
             "lost": self._lost,
+            "steered": self._steered,
         }
         for line in self._run.lines:
             try:
@@ -913,13 +931,19 @@ class Invariants:
                 return
 
     def _header(self, event: dict[str, Any]) -> None:
-        self._max_evals = self._run.options(event).max_evals
+        given = self._run.options(event).max_evals
+        if given != self._given:
+            self._given = self._max_evals = given
         self._repeats = self._run.repeats(event)
         self._joined = set()
         if event["launch"] != self._launch:
             self._launch = event["launch"]
             for id_, attempts in self._attempts.items():
                 attempts[1] += id_ not in self._finished
+
+    def _steered(self, event: dict[str, Any]) -> None:
+        if event["action"] == Action.MAX_EVALS:
+            self._max_evals = event["max_evals"]
 
     def _placed(self, event: dict[str, Any]) -> None:
         id_, rank, attempt = event["trial"], event["rank"], event["attempt"]

@@ -143,6 +143,8 @@ class Run:
     losses : list of dict
         Events that tell of lost evaluators and hosts left out, in all launches.
     launches : list of Launch
+    steering : list of dict
+        What users have done to the run, in all launches: events ``steered``.
     updates : list of dict
         Events of a policy that has learned from a batch.
     n_new : int
@@ -181,6 +183,7 @@ class Run:
             "readmitted": self._noted,
             "asked": self._asked,
             "update": self._updated,
+            "steered": self._steered,
             "stopping": self._stopping,
             "ended": self._ended,
         }
@@ -199,6 +202,7 @@ class Run:
         self.failures: deque[Outcome] = deque(maxlen=N_RECENT)
         self.losses: list[dict[str, Any]] = []
         self.updates: list[dict[str, Any]] = []
+        self.steering: list[dict[str, Any]] = []
         self.launches: list[Launch] = []
         self._budget: float = math.inf
         self.n_new = 0
@@ -266,8 +270,7 @@ class Run:
         self.timeline.begin(event["launch"], event.get("started", t), groups)
         self.workers = {group[0]: Worker(group[0], tuple(group), self._host(event, group[0])) for group in groups}
         self.n_new = 0
-        budget = (event.get("options") or {}).get("max_evals")
-        self._budget = budget if isinstance(budget, int) else math.inf
+        self._set_budget()
 
     def _host(self, header: dict[str, Any], rank: int) -> str:
         hosts = (header.get("layout") or self.described.get("layout") or {}).get("hosts", ())
@@ -299,8 +302,8 @@ class Run:
         self.history.apply(event)
         if not event.get("reused"):
             self.timeline.place(event["rank"], event["trial"], event["t"])
-        if len(self.history.finished) + len(self.history.unfinished) >= self._budget:
-            self.timeline.stop(event["t"])  # all that may be started is
+        if self._all_started:
+            self.timeline.stop(event["t"])
 
     def _finished(self, event: dict[str, Any]) -> None:
         history, id_, t = self.history, event["trial"], event["t"]
@@ -367,6 +370,23 @@ class Run:
     def _updated(self, event: dict[str, Any]) -> None:
         self.updates.append(event)
 
+    def _steered(self, event: dict[str, Any]) -> None:
+        self.history.apply(event)
+        self.steering.append(event)
+        self._set_budget()
+        if self.history.paused or self.history.last_stop or self._all_started:
+            self.timeline.stop(event["t"])
+        else:
+            self.timeline.go_on(event["t"])
+
+    def _set_budget(self) -> None:
+        limit = self.max_evals
+        self._budget = math.inf if limit is None else limit
+
+    @property
+    def _all_started(self) -> bool:
+        return len(self.history.finished) + len(self.history.unfinished) >= self._budget
+
     def _stopping(self, event: dict[str, Any]) -> None:
         self.history.apply(event)
         self.timeline.stop(event["t"])
@@ -407,13 +427,21 @@ class Run:
 
     @property
     def state(self) -> str:
-        """``starting``, ``running``, ``draining``, ``ended``, or ``dead`` for a run that did not say that it ended."""
+        """``starting``, ``running``, ``draining``, ``ended``, or ``dead`` for a run that did not say that it ended.
+
+        See `standing` for one that is paused.
+        """
         history = self.history
         if history.ended:
             return "ended"
         if self.live:
             return "draining" if history.last_stop else "running" if history.headers else "starting"
         return "dead" if history.headers else "empty"
+
+    @property
+    def standing(self) -> str:
+        """`state`, or ``paused`` for a running one in which a user wants nothing new to be started."""
+        return "paused" if self.state == "running" and self.history.paused else self.state
 
     @property
     def now(self) -> float:
@@ -439,6 +467,9 @@ class Run:
 
     @property
     def max_evals(self) -> int | None:
+        """Evaluations in all: what the last launch was given, or what a user has made of that."""
+        if self.history.max_evals is not None:
+            return self.history.max_evals
         value = self.options.get("max_evals")
         return value if isinstance(value, int) else None
 
@@ -524,8 +555,7 @@ class Run:
 
     def deadline(self) -> float | None:
         """Return when the last launch must have ended, for its time limit or its job's; None if there is no limit."""
-        headers = self.history.headers
-        return headers[-1].get("deadline") if headers else None
+        return self.history.deadline
 
     def n_evaluators(self) -> int:
         """Return how many evaluators of the last launch there are now."""

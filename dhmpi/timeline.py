@@ -40,7 +40,7 @@ _MEANINGS = (
     "it had a trial and was not evaluating: messages, directories, preparations",
     "an evaluation ran of which the outcome is known, or which still runs",
     "an evaluation ran of which nothing came, or its process was dead or silent",
-    "nothing new was to be started any more, and it had nothing left to do",
+    "nothing new was to be started, and it had nothing left to do",
 )
 N_BINS = 240
 """Bins of a `Curve`, at most."""
@@ -228,6 +228,14 @@ class Timeline:
         if self._stopping:
             return
         self._stopping = True
+        for lane in self.lanes.values():
+            self._change(lane, t)
+
+    def go_on(self, t: float) -> None:
+        """Note that new evaluations are started again."""
+        if not self._stopping:
+            return
+        self._stopping = False
         for lane in self.lanes.values():
             self._change(lane, t)
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from dhmpi import __version__
 from dhmpi.check import Parser
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError
-from dhmpi.roles.progress import rate as in_words
+from dhmpi.roles.progress import rate as rate_in_words
 from dhmpi.runs import Run
+from dhmpi.steering import in_words
 from dhmpi.tables import duration, moment, text
 from dhmpi.timeline import Activity, Curve
 from dhmpi.trials import Status
@@ -133,8 +134,8 @@ class Frame:
         from rich.text import Text
 
         run = self.run
-        colours = {"running": GOOD, "draining": "yellow", "dead": BAD}
-        return Text.assemble((run.name, "bold"), "  ", (run.state, colours.get(run.state, "cyan")))
+        colours = {"running": GOOD, "draining": "yellow", "paused": "yellow", "dead": BAD}
+        return Text.assemble((run.name, "bold"), "  ", (run.standing, colours.get(run.standing, "cyan")))
 
     def _head(self, width: int) -> list[Any]:
         """Return the lines at the top: what, how far, how long, how good."""
@@ -154,13 +155,16 @@ class Frame:
             times.append(f"done in about {duration(eta)}")
         if run.history.last_stop:
             times.append(run.history.last_stop)
+        elif run.steering:
+            last = run.steering[-1]
+            times.append(f"{in_words(last)} at {time.strftime('%H:%M:%S', time.localtime(last['t']))}")
         lines = [
             Text(f"{problem}, {run.search or 'search'}, {run.n_evaluators()} evaluators", overflow="ellipsis"),
             Text("; ".join(times), overflow="ellipsis"),
         ]
         n, limit = run.n_finished, run.max_evals
         done = f"{n} of {limit} evaluations" if limit else f"{n} evaluations"
-        speed = f", {in_words(self.rate())}" if self.rate() else ""
+        speed = f", {rate_in_words(self.rate())}" if self.rate() else ""
         figures = f"{done}{speed}, utilisation {self.utilisation():.3f}"
         if limit:
             lines.append(_bar(n / limit, max(10, min(40, width - len(figures) - 2)), figures))

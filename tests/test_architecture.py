@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dhmpi"
 LAYERS = (
-    ("errors", "trials", "frames", "platform", "chaos", "stopping", "mpi.environment"),
+    ("errors", "trials", "frames", "platform", "chaos", "stopping", "steering", "mpi.environment"),
     ("problem", "load", "journal", "results", "budget", "rundirectory", "timeline", "runs"),
     ("mpi.layout", "mpi.protocol", "mpi.wait", "options"),
     ("search", "evaluate", "mpi", "nas"),

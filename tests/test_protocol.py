@@ -22,6 +22,9 @@ PAYLOADS = [
     (Tag.PROGRESS, protocol.Progress(3, 1, 20, 0.5)),
     (Tag.BEGIN, protocol.Begin("run", {"search": "ambs"}, "log", [(0, {"x": 1}, None)], [(1, {"x": 2})], 3)),
     (Tag.NEWS, protocol.News([(0, 1.5), (1, None)], [2], [3], 4, 5, 0.25)),
+    (Tag.NEWS, protocol.News(n_wanted=5, added=[(-1, {"x": 1})], max_evals=9)),
+    (Tag.CHECK, protocol.Check("order", [{"x": "1"}], True)),
+    (Tag.CHECKED, protocol.Checked("order", [{"x": 1}], 2, "why not")),
     (Tag.PROBLEM, protocol.ProblemInfo(["x"], "fingerprint", None)),
     (Tag.NO_PROBLEM, protocol.Refused("no problem")),
     (Tag.PROPOSED, protocol.Proposed(1, 2, [3], [Proposal(4, {"x": 1})], [5], True, 0.5)),
@@ -31,7 +34,7 @@ PAYLOADS = [
     ),
     (
         Tag.SEARCHING,
-        protocol.Searching(True, protocol.ProblemInfo(["x"], "f", 3), [1, 2], [Proposal(2, {"x": 1})]),
+        protocol.Searching(True, protocol.ProblemInfo(["x"], "f", 3), [1, 2], [Proposal(2, {"x": 1})], 3),
     ),
     (Tag.SEARCHING, protocol.Searching(False, None, [], [])),
     (Tag.ALIVE, protocol.Alive(6)),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dhmpi import __version__
 from dhmpi.check import Parser, print_table
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError
+from dhmpi.steering import in_words
 from dhmpi.tables import as_csv, as_json, duration, moment, text, write
 from dhmpi.trials import Status
 
@@ -209,8 +210,9 @@ def _facts(study: Study) -> dict[str, Any]:
     if run is not None:
         usage = study.usage()
         facts |= {
-            "state": run.state,
+            "state": run.standing,
             "stopped": run.history.last_stop,
+            "steered": [{"at": event["t"], "what": in_words(event)} for event in run.steering],
             "search": run.search,
             "problem": run.described.get("problem"),
             "max_evals": run.max_evals,
@@ -246,6 +248,10 @@ def _facts_in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if "state" in facts:
         why = f": {facts['stopped']}" if facts["stopped"] else ""
         rows.insert(0, ("state", f"{facts['state']}{why}"))
+        if facts["steered"]:
+            rows.insert(
+                1, ("steered", "; ".join(f"{entry['what']}, {moment(entry['at'])}" for entry in facts["steered"]))
+            )
         rows.insert(0, ("problem", f"{facts['problem']}, search {facts['search'] or 'unknown'}"))
         launches = f" in {facts['launches']} launches" if facts["launches"] > 1 else ""
         rows.append(("time", f"{duration(facts['seconds'])}{launches}, since {moment(facts['began'])}"))

@@ -29,11 +29,13 @@ class Tag(IntEnum):
     # master -> searcher
     BEGIN = 21
     NEWS = 22
+    CHECK = 23
     # searcher -> master
     PROBLEM = 31
     NO_PROBLEM = 32
     PROPOSED = 33
     SEARCHING = 34
+    CHECKED = 35
     # anybody -> master
     ALIVE = 41
     # master -> everybody
@@ -54,7 +56,9 @@ class Tag(IntEnum):
     NEED = 82
 
 
-FROM_MASTER = frozenset({Tag.SETUP, Tag.WORK, Tag.BEGIN, Tag.NEWS, Tag.STOP, Tag.HEIR, Tag.SERVING, Tag.KILL})
+FROM_MASTER = frozenset(
+    {Tag.SETUP, Tag.WORK, Tag.BEGIN, Tag.NEWS, Tag.CHECK, Tag.STOP, Tag.HEIR, Tag.SERVING, Tag.KILL}
+)
 """Only a master says these: who hears one obeys its sender, if no later master is known."""
 
 
@@ -168,6 +172,31 @@ class News(NamedTuple):
     """Median seconds of the last evaluations."""
     n_asks: int = 0
     """Asks of the search that are in the journal."""
+    added: Sequence[tuple[int, dict[str, Any]]] = ()
+    """Key and configuration of points that users have added: the search takes them for pending."""
+    max_evals: int | None = None
+    """Evaluations in all, which a user may have changed; None if that is not said."""
+
+
+class Check(NamedTuple):
+    """Tag CHECK: points that a user would like to add; the search says whether they are of the problem's space."""
+
+    order: str
+    points: Sequence[dict[str, Any]]
+    as_text: bool
+    """Whether values are text, of which the problem makes what it needs."""
+
+
+class Checked(NamedTuple):
+    """Tag CHECKED: the answer to CHECK."""
+
+    order: str
+    configs: Sequence[dict[str, Any]] = ()
+    """As the function gets them."""
+    n_known: int = 0
+    """Points besides these that were evaluated or proposed already."""
+    reason: str = ""
+    """Why one of them cannot be evaluated; empty if all can."""
 
 
 class Proposed(NamedTuple):
@@ -201,6 +230,8 @@ class Searching(NamedTuple):
     """Keys of all proposals of which it has not heard the end."""
     ahead: Sequence[Proposal] = ()
     """Those that were not started, as far as it knows."""
+    n_added: int = 0
+    """Points of users that it knows of."""
 
 
 class Stop(NamedTuple):
@@ -273,6 +304,8 @@ _PAYLOADS: dict[Tag, type[NamedTuple]] = {
     Tag.PROGRESS: Progress,
     Tag.BEGIN: Begin,
     Tag.NEWS: News,
+    Tag.CHECK: Check,
+    Tag.CHECKED: Checked,
     Tag.PROBLEM: ProblemInfo,
     Tag.NO_PROBLEM: Refused,
     Tag.PROPOSED: Proposed,
@@ -305,7 +338,8 @@ def plain(payload: Any) -> tuple[Any, ...]:
         return loaded, payload.trials, _plain_outcomes(payload.outcomes)
     if type(payload) is Searching:
         info = None if payload.info is None else tuple(payload.info)
-        return payload.begun, info, payload.pending, [tuple(proposal) for proposal in payload.ahead]
+        ahead = [tuple(proposal) for proposal in payload.ahead]
+        return payload.begun, info, payload.pending, ahead, payload.n_added
     return tuple(payload)
 
 
@@ -322,7 +356,7 @@ def rebuilt(tag: Tag, fields: tuple[Any, ...]) -> Any:
         return Holding(None if fields[0] is None else Ready(*fields[0]), fields[1], _outcomes(fields[2]))
     if tag is Tag.SEARCHING:
         info = None if fields[1] is None else ProblemInfo(*fields[1])
-        return Searching(fields[0], info, fields[2], [Proposal._make(proposal) for proposal in fields[3]])
+        return Searching(fields[0], info, fields[2], [Proposal._make(proposal) for proposal in fields[3]], fields[4])
     return _PAYLOADS[tag](*fields)
 
 

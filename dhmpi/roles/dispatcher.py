@@ -10,12 +10,13 @@ from __future__ import annotations
 import statistics
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dhmpi.budget import Budget, Limits, objective_for_search
 from dhmpi.journal import History
 from dhmpi.mpi.protocol import News, Progress, Proposed, Work
+from dhmpi.steering import Action, in_words
 from dhmpi.stopping import Stopper
 from dhmpi.trials import EPOCHS, PARENT, Config, Loss, Outcome, Status, Trial
 
@@ -108,6 +109,10 @@ class Dispatcher:
     budget : Budget
     stopping : str or None
         Why nothing new is started any more.
+    paused : bool
+        Whether nothing new is started for now, because a user wants it so.
+    n_added : int
+        Points that users have added so far.
     """
 
     def __init__(self, limits: Limits, silence: float | None = 90.0, stopper: Stopper | None = None) -> None:
@@ -122,6 +127,12 @@ class Dispatcher:
         self._was_exhausted = False  # by the time an earlier master died; there may be trials ahead all the same
         self.n_started = 0
         self.n_retried = 0
+        self.paused = False
+        self.n_added = 0
+        self._added: deque[tuple[int, Config]] = deque()  # points of users that nobody has got; before what is ahead
+        self._new_points: dict[int, Config] = {}  # those that the search may not know of
+        self._untold_points: list[tuple[int, Config]] = []
+        self._has_new_limit = False  # of which the searcher was told nothing
         self._ahead: deque[tuple[int, Config]] = deque()
         self._waiting: deque[Trial] = deque()  # to be tried again; before everything that is ahead
         self._open: dict[int, Trial] = {}  # given to an evaluator
@@ -178,8 +189,8 @@ class Dispatcher:
 
     @property
     def n_wanted(self) -> int:
-        """Trials that may still be started."""
-        return 0 if self.stopping else max(0, self.limits.max_evals - self.n_started)
+        """Proposals that may still be started."""
+        return 0 if self.stopping else max(0, self.limits.max_evals - self.n_started - len(self._added))
 
     @property
     def in_flight(self) -> list[Trial]:
@@ -216,7 +227,7 @@ class Dispatcher:
 
     def take_news(self) -> News | None:
         """Return what the searcher should know, or None if there is nothing new."""
-        if not (self._told or self._started_keys or self._dropped):
+        if not (self._told or self._started_keys or self._dropped or self._untold_points or self._has_new_limit):
             return None
         news = News(
             self._told,
@@ -226,8 +237,11 @@ class Dispatcher:
             self.n_wanted,
             self._median_duration,
             self.n_asks,
+            self._untold_points,
+            self.limits.max_evals,
         )
-        self._told, self._started_keys, self._dropped = [], [], []
+        self._told, self._started_keys, self._dropped, self._untold_points = [], [], [], []
+        self._has_new_limit = False
         return news
 
     def take_remarks(self) -> list[str]:
@@ -241,6 +255,13 @@ class Dispatcher:
         return durations[min(len(durations) - 1, int(fraction * len(durations)))] if durations else None
 
     # -- what happens --------------------------------------------------------------------------------------------------
+
+    def heed(self, history: History) -> None:
+        """Keep to what users have done to the run so far; call it before `restore`, while limits are those given."""
+        self.paused, self.n_added = history.paused, history.n_added
+        self._added.extend(history.added.items())
+        if (max_evals := history.steered_max_evals(self.limits.max_evals)) is not None:
+            self._set_max_evals(max_evals)
 
     def restore(self, finished: Iterable[tuple[Outcome, Trial]], unfinished: Iterable[Trial]) -> None:
         """Continue an earlier launch, before anything else happens; unfinished trials are tried first."""
@@ -259,6 +280,7 @@ class Dispatcher:
 
         Its evaluators keep what they run; each says in `holds` what that is.
         """
+        self.heed(history)
         for outcome, trial in history.finished.values():
             self._record(outcome, trial)
             self.n_started = max(self.n_started, trial.id + 1)
@@ -312,6 +334,29 @@ class Dispatcher:
         self._rest(rank, evaluator)
         self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
         self._assign(now)
+
+    def steer(self, event: dict[str, Any], now: float) -> None:
+        """Do what a user wants, as the event says it with which it goes on record (`dhmpi.roles.inbox` makes it)."""
+        self._events.append(event)
+        self._remarks.append(in_words(event))
+        action = event["action"]
+        if action == Action.ADD:
+            self._add([(key, config) for key, config in event["points"]])
+        elif action == Action.MAX_EVALS:
+            self._set_max_evals(event["max_evals"])
+            self._has_new_limit = True
+            if self._durations:
+                self._set_depth()
+            self._check_budget(now)
+        elif action == Action.PAUSE:
+            self.paused = True
+            self._recall(now, patience=-1.0)
+        elif action == Action.RESUME:
+            self.paused = False
+        elif action == Action.STOP:
+            self.stop(event["reason"], now)
+        self._assign(now)
+        self._check_exhausted(now)
 
     def retire(self, rank: int, now: float) -> None:
         """Give an evaluator nothing new."""
@@ -381,6 +426,11 @@ class Dispatcher:
             if raced:
                 self._dropped += [key for key, config in proposals if config in raced]
                 proposals = [(key, config) for key, config in proposals if config not in raced]
+        if self._new_points:  # so is what equals a point that the search did not know of
+            self._forget_points(proposed.pending)
+            points = list(self._new_points.values())
+            self._dropped += [key for key, config in proposals if config in points]
+            proposals = [(key, config) for key, config in proposals if config not in points]
         self._ahead.extend(proposals)
         self.exhausted = proposed.exhausted
         if proposed.stop and self.stopping is None:
@@ -456,8 +506,10 @@ class Dispatcher:
                     self._silence(rank, evaluator, now)
         self._assign(now)
         self._check_exhausted(now)
-        if self._idle and (self.n_wanted == 0 or not self._ahead):
-            self._recall(now)
+        if self.paused:
+            self._recall(now, patience=-1.0)
+        elif self._idle and (self.n_wanted == 0 or not self._ahead):
+            self._recall(now, max(0.05, 2 * (self._median_duration or 0.0)))
             if self.stopping is None and (self.n_wanted == 0 or self.exhausted):
                 self._start_again_what_lasts(now)
 
@@ -474,6 +526,26 @@ class Dispatcher:
                 self._cancel(rank, evaluator.queue)
 
     # -- how -----------------------------------------------------------------------------------------------------------
+
+    def _add(self, points: list[tuple[int, Config]]) -> None:
+        """Put points of users in line, before what is ahead; what equals one of them is ahead no more."""
+        self.n_added += len(points)
+        self._added.extend(points)
+        self._new_points.update(points)
+        self._untold_points += points
+        configs = [config for _, config in points]
+        equal = {key for key, config in self._ahead if config in configs}
+        if equal:
+            self._dropped += equal
+            self._ahead = deque(item for item in self._ahead if item[0] not in equal)
+
+    def _forget_points(self, known: Sequence[int]) -> None:
+        """Note which points of users the search knows."""
+        for key in self._new_points.keys() & set(known):
+            del self._new_points[key]
+
+    def _set_max_evals(self, max_evals: int) -> None:
+        self.limits = self.budget.limits = replace(self.limits, max_evals=max_evals)
 
     def _orders(self, rank: int) -> _Orders:
         orders = self._work.get(rank)
@@ -615,6 +687,7 @@ class Dispatcher:
         self._count(outcome, now)
         self._outcomes.append((outcome, trial))
         self._told.append((trial.key, objective_for_search(outcome)))
+        self._new_points.pop(trial.key, None)
         if outcome.elapsed > 0:
             self._durations.append(outcome.elapsed)
             self._n_durations += 1
@@ -657,7 +730,7 @@ class Dispatcher:
             self.stop(reason, now, cancel=True)
 
     def _check_exhausted(self, now: float) -> None:
-        if self.exhausted and not (self._ahead or self._waiting or self._open or self.stopping):
+        if self.exhausted and not (self._ahead or self._added or self._waiting or self._open or self.stopping):
             self.stop(f"the space is exhausted: all its {self.budget.n_finished} configurations are evaluated", now)
 
     def _next(self, host: str) -> Trial | None:
@@ -668,9 +741,10 @@ class Dispatcher:
             if not self._losses or self._suits(trial, host):
                 self._waiting.remove(trial)
                 return trial
-        if not self._ahead or self.n_started >= self.limits.max_evals:
+        line = self._added or self._ahead
+        if not line or self.n_started >= self.limits.max_evals:
             return None
-        key, config = self._ahead.popleft()
+        key, config = line.popleft()
         trial = Trial(self.n_started, key, config)
         self.n_started += 1
         self._started_keys.append(key)
@@ -682,6 +756,8 @@ class Dispatcher:
 
     def _assign(self, now: float) -> None:
         """Give an idle evaluator a trial at once, and place trials with busy ones where evaluations are short."""
+        if self.paused:
+            return
         idle = self._idle
         while idle and (chosen := self._next_of_idle()):
             rank, trial = chosen
@@ -838,8 +914,8 @@ class Dispatcher:
                     self._roomy[rank] = None
         self._depth = depth
 
-    def _recall(self, now: float) -> None:
-        patience = max(0.05, 2 * (self._median_duration or 0.0))
+    def _recall(self, now: float, patience: float) -> None:
+        """Have those return what is placed with them whose evaluation has lasted longer than `patience`."""
         for rank, evaluator in self._evaluators.items():
             if len(evaluator.queue) > 1 and not evaluator.recalled and now - evaluator.since > patience:
                 evaluator.recalled = True

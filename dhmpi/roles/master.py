@@ -27,10 +27,12 @@ from dhmpi.mpi.protocol import Tag
 from dhmpi.mpi.world import World
 from dhmpi.options import SearchOptions, command_line
 from dhmpi.roles.dispatcher import Dispatcher
+from dhmpi.roles.inbox import Inbox, Steering
 from dhmpi.roles.progress import Figures, Progress, summary
 from dhmpi.roles.recorder import Recorder
 from dhmpi.roles.role import EverySeconds, Role
 from dhmpi.rundirectory import prepare, source_digest
+from dhmpi.steering import OrderError
 
 log = logging.getLogger("dhmpi")
 
@@ -88,6 +90,7 @@ class Master(Role):
             Tag.NO_PROBLEM,
             Tag.PROPOSED,
             Tag.SEARCHING,
+            Tag.CHECKED,
             Tag.ALIVE,
             Tag.STOP,
         }
@@ -111,7 +114,6 @@ class Master(Role):
         self._started = started
         self._heir = heir
         self._deadline = _deadline(options, started)
-        self._grace = min(options.grace, 0.1 * (self._deadline - started)) if self._deadline else options.grace
         self._dispatcher = Dispatcher(options.limits, options.evaluator_silence, options.stopping)
         self._progress = Progress(sys.stdout, in_terminal())
         self._tick = EverySeconds(TICK)
@@ -152,9 +154,19 @@ class Master(Role):
         )
         self._check_same_search()
         self._seed = self._choose_seed()
+        self._steering = Steering(
+            Inbox(self._directory.path),
+            self._dispatcher,
+            history.orders,
+            self._check_points,
+            self._limit,
+            self._drain,
+        )
         if self._inherits:
             self._inherit(history, now)
         else:
+            self._dispatcher.heed(history)
+            self._steering.begin(now)
             self._dispatcher.restore(history.finished.values(), history.unfinished.values())
             self._n_before = self._dispatcher.budget.n_finished
             self._search_began = now
@@ -194,6 +206,7 @@ class Master(Role):
         self._search_began = history.began
         self._presence = history.presence
         self._n_killed = history.n_killed
+        self._deadline = None if history.deadline is None else time.monotonic() + history.deadline - now
         new = [outcome for outcome, _ in history.finished.values() if outcome.end >= history.began]
         self._n_before = len(history.finished) - len(new)
         self._busy_seconds = sum(outcome.elapsed for outcome in new)
@@ -214,6 +227,7 @@ class Master(Role):
             self._dispatcher.take_news()  # is in what follows
             history = journal.replay(self._directory.journal)
         self._searcher = self._world.searcher
+        self._steering.ask_again()
         ahead = self._dispatcher.ahead
         spec = {
             **self._search,
@@ -231,7 +245,11 @@ class Master(Role):
                 spec,
                 str(self._directory.path / "search.out"),
                 [(trial.key, trial.config, objective_for_search(out)) for out, trial in history.finished.values()],
-                [*((trial.key, trial.config) for trial in history.unfinished.values()), *ahead],
+                [
+                    *((trial.key, trial.config) for trial in history.unfinished.values()),
+                    *history.added.items(),
+                    *ahead,
+                ],
                 history.n_asks,
                 [key for key, _ in ahead],
             ),
@@ -270,6 +288,8 @@ class Master(Role):
             log.info("%d hyperparameters, %s configurations, seed %d", len(info.hyperparameters), size, self._seed)
             self._search_began = now
             self._progress.say(f"{self._world.layout.describe()}; run directory {self._directory.path}")
+            if self._dispatcher.paused:
+                self._say(f"the run is paused: python -m dhmpi.steer {self._directory.path} resume")
         self._tell_searcher(protocol.News(n_asks=self._dispatcher.n_asks))
 
     def _describe(self, info: protocol.ProblemInfo, now: float) -> None:
@@ -332,15 +352,18 @@ class Master(Role):
         history, self._history = self._history, journal.History()
         finished = {trial.key: objective_for_search(outcome) for outcome, trial in history.finished.values()}
         trials = [*history.unfinished.values(), *(trial for _, trial in history.finished.values())]
+        added = {trial.key: trial.config for trial in trials if trial.key < 0} | history.added
+        new = [(key, added[key]) for key in sorted(added, reverse=True) if key < -searching.n_added]
         started = {trial.key for trial in trials}
         known = {_frozen(trial.config) for trial in trials}
         ahead = [(k, config) for k, config in searching.ahead if k not in started and _frozen(config) not in known]
-        told = [(key, finished[key]) for key in searching.pending if key in finished]
-        kept = started.union(key for key, _ in ahead)
+        told = [(key, finished[key]) for key in (*searching.pending, *(key for key, _ in new)) if key in finished]
+        kept = started.union((key for key, _ in ahead), added)
         dropped = [key for key in searching.pending if key not in kept]
         if searching.info is not None:
             self._problem(searching.info)
-        self._tell_searcher(protocol.News(told, [key for key in searching.pending if key in started], dropped))
+        begun = [key for key in searching.pending if key in started]
+        self._tell_searcher(protocol.News(told, begun, dropped, added=new))
         self._dispatcher.put_ahead(ahead, self._now())
 
     def _tell_searcher(self, news: protocol.News) -> None:
@@ -349,8 +372,15 @@ class Master(Role):
             n_evaluators=dispatcher.n_evaluators or self._world.layout.n_evaluators,
             n_wanted=dispatcher.n_wanted,
             n_asks=dispatcher.n_asks,
+            max_evals=dispatcher.limits.max_evals,
         )
         self._world.post.send(self._world.searcher, Tag.NEWS, news)
+
+    def _check_points(self, check: protocol.Check) -> bool:
+        if self._awaits_searcher:
+            return False
+        self._world.post.send(self._world.searcher, Tag.CHECK, check)
+        return True
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -383,6 +413,8 @@ class Master(Role):
             self._problem(payload)
         elif tag is Tag.SEARCHING:
             self._searching(payload)
+        elif tag is Tag.CHECKED:
+            self._steering.checked(payload, now)
         elif tag is Tag.NO_PROBLEM:
             raise ProblemError(payload.reason)
 
@@ -397,6 +429,7 @@ class Master(Role):
         if self._sync():
             recorder.sync(self._dispatcher.budget)
         busy = self._deliver(recorder)
+        self._steering.settle()
         if self._progress.due():
             self._progress.show(self._figures())
         if self._dispatcher.over or self._gave_up():
@@ -492,10 +525,10 @@ class Master(Role):
     def _watch(self, now: float) -> None:
         """Look at everything that time alone changes."""
         self._dispatcher.tick(now)
+        self._steering.poll(now)
         number = self._signals()
         if number == signal.SIGUSR1:
-            limit = time.monotonic() + self._options.grace
-            self._deadline = limit if self._deadline is None else min(limit, self._deadline)
+            self._drain()
             self._dispatcher.stop("SIGUSR1 asked for an end", now)
         elif number is not None:
             self.exit_code = 128 + number
@@ -505,10 +538,34 @@ class Master(Role):
         left = self._deadline - time.monotonic()
         if left <= 0:
             self._cancel("the time limit is reached", now)
-        elif left <= self._grace:
+        elif left <= min(self._options.grace, 0.1 * (self._deadline - self._started)):
             self._dispatcher.stop("the time limit is near", now)
         elif (usual := self._dispatcher.longest(USUAL)) is not None and left < usual:
             self._dispatcher.stop(f"the time limit is near, and an evaluation takes {usual:.3g} s", now)
+
+    def _drain(self) -> None:
+        """Leave what runs the grace period."""
+        limit = time.monotonic() + self._options.grace
+        self._deadline = limit if self._deadline is None else min(limit, self._deadline)
+
+    def _limit(self, deadline: float | None) -> None:
+        """Have the run end at another time, in seconds since the epoch, or when its job ends.
+
+        Raises
+        ------
+        OrderError
+            If that is over, or later than the end of the scheduler's job.
+        """
+        job = _deadline(dataclasses.replace(self._options, time_limit_minutes=None), self._started)
+        if deadline is None:
+            self._deadline = job
+            return
+        limit = time.monotonic() + deadline - self._now()
+        if limit <= time.monotonic():
+            raise OrderError("that time is over; stop ends the run")
+        if job is not None and limit > job:
+            raise OrderError(f"the scheduler's job ends before, in {(job - time.monotonic()) / 60:.1f} minutes")
+        self._deadline = limit
 
     def _cancel(self, reason: str, now: float) -> None:
         if self._cancelled_at is None:
@@ -555,7 +612,7 @@ class Master(Role):
         busy = self._busy_seconds + self._dispatcher.running_seconds(now)
         return Figures(
             n_finished=budget.n_finished,
-            max_evals=self._options.max_evals,
+            max_evals=self._dispatcher.limits.max_evals,
             n_running=self._dispatcher.n_running,
             n_failed=budget.n_failed,
             best=None if budget.best is None else budget.best.objective,
@@ -581,6 +638,7 @@ class Master(Role):
         reason = self._dispatcher.stopping or "evaluators did not answer the cancellation"
         budget = self._dispatcher.budget
         complete = budget.spent() is not None or self._dispatcher.exhausted
+        self._steering.close(reason)
         recorder.write([{"e": "ended", "t": self._now(), "reason": reason, "complete": complete}])
         recorder.close(budget)
         figures = self._figures()

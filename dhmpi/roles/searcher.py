@@ -45,7 +45,7 @@ class Searcher(Role):
         Seconds without a sign of life after which others do not count on this rank.
     """
 
-    hears = frozenset({Tag.BEGIN, Tag.NEWS, Tag.STOP})
+    hears = frozenset({Tag.BEGIN, Tag.NEWS, Tag.CHECK, Tag.STOP})
     shortest_sleep = 2e-3  # there are trials ahead meanwhile
 
     def __init__(self, post: Post, host: Callable[[protocol.Begin], SearchHost], silence: float = SILENCE) -> None:
@@ -64,12 +64,16 @@ class Searcher(Role):
         self._ahead: dict[int, Config] = {}  # proposals that were neither started nor dropped
         self._untold: set[int] = set()  # keys of which the end is not known
         self._unrecorded: deque[protocol.Proposed] = deque()  # those that may not be in the journal yet
+        self._n_added = 0  # points of users that the search knows of
+        self._max_evals: int | None = None  # that the search knows of
 
     def hear(self, message: Message) -> None:
         if message.tag is Tag.NEWS:
             self._news(message.payload)
         elif message.tag is Tag.BEGIN:
             self._begin(message.payload)
+        elif message.tag is Tag.CHECK:
+            self._check(message.payload)
         elif message.tag is Tag.STOP:
             self.active = False
 
@@ -80,7 +84,8 @@ class Searcher(Role):
         ahead = [Proposal(key, config) for key, config in self._ahead.items() if key not in later]
         pending = sorted(self._untold - later)
         master = self._post.lowest
-        self._post.send(master, Tag.SEARCHING, protocol.Searching(self._host is not None, self._info, pending, ahead))
+        searching = protocol.Searching(self._host is not None, self._info, pending, ahead, self._n_added)
+        self._post.send(master, Tag.SEARCHING, searching)
         if self._refused is not None:
             self._post.send(master, Tag.NO_PROBLEM, self._refused)
         for proposed in again:
@@ -117,6 +122,9 @@ class Searcher(Role):
         self._unrecorded.clear()
         self._untold = {key for key, _ in begin.unfinished}
         self._from_before = begin.ahead
+        keys = [*(key for key, _, _ in begin.finished), *(key for key, _ in begin.unfinished)]
+        self._n_added = -min([0, *keys])  # theirs are -1, -2, ...
+        self._max_evals = begin.spec.get("max_evals")
         configs = dict(begin.unfinished)
         self._ahead = {key: configs[key] for key in begin.ahead}
         self._host = self._make_host(begin)
@@ -134,16 +142,27 @@ class Searcher(Role):
         for key in news.dropped:
             self._ahead.pop(key, None)
             self._untold.discard(key)
+        self._untold.update(key for key, _ in news.added)
         self._untold.difference_update(key for key, _ in news.told)
+        self._n_added += len(news.added)
         while self._unrecorded and self._unrecorded[0].ask < news.n_asks:
             self._unrecorded.popleft()
         self._supply.hear(news, time.monotonic())
         self._news_since = True
         if self._host is not None:
+            if news.added:
+                self._host.send({"add": news.added})
+            if news.max_evals not in (None, self._max_evals):
+                self._max_evals = news.max_evals
+                self._host.send({"limit": news.max_evals})
             if news.told:
                 self._host.send({"tell": news.told})
             if news.dropped:
                 self._host.send({"drop": news.dropped})
+
+    def _check(self, check: protocol.Check) -> None:
+        if self._host is not None:  # else the master asks again when the search has begun
+            self._host.send({"check": check._asdict()})
 
     def _ask(self) -> bool:
         if self._host is None or self._supply is None or self._asked is not None or not self._news_since:
@@ -164,6 +183,8 @@ class Searcher(Role):
             info = answer["ready"]
             self._info = protocol.ProblemInfo(info["hyperparameters"], info["fingerprint"], info["size"])
             self._post.send(self._post.lowest, Tag.PROBLEM, self._info)
+        elif "checked" in answer:
+            self._post.send(self._post.lowest, Tag.CHECKED, protocol.Checked(**answer["checked"]))
         elif "refused" in answer:
             self._refused = protocol.Refused(answer["refused"])
             self._post.send(self._post.lowest, Tag.NO_PROBLEM, self._refused)

@@ -7,7 +7,7 @@ A search knows nothing of MPI, files or clocks.  The same class runs in the sear
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -52,6 +52,9 @@ class Search(ABC):
         What the journal should hold of how the last answer came about: events.
     stop : str
         Why the search wants to end; empty as long as it does not.
+    resolve : callable or None
+        A point as users write it, and whether its values are text -> the configuration as it is proposed; raises
+        `ProblemError` for what is none.  None where points of users make no sense.
     """
 
     fits: ClassVar[bool] = True
@@ -67,6 +70,7 @@ class Search(ABC):
         self.reused: dict[int, float] = {}
         self.notes: list[dict[str, Any]] = []
         self.stop = ""
+        self.resolve: Callable[[Mapping[str, Any], bool], Config] | None = None
 
     def ask(self, n: int, replacing: Iterable[int] = ()) -> list[Proposal]:
         """Propose up to `n` configurations, none of them told, pending, or twice in the answer.
@@ -98,6 +102,17 @@ class Search(ABC):
         self.n_told += len(results)
         self._learn(results)
 
+    def add(self, points: Sequence[tuple[int, Config]]) -> None:
+        """Take points of users for pending, which are evaluated without having been proposed; their keys are < 0."""
+        self._pend([Proposal(key, config) for key, config in points])
+
+    def knows(self, config: Config) -> bool:
+        """Return whether a configuration was told or is pending, so that it need not be added."""
+        return False
+
+    def limit(self, max_evals: int) -> None:  # noqa: B027  few searches care
+        """Take note of how many evaluations there will be in all."""
+
     @abstractmethod
     def drop(self, keys: Iterable[int]) -> None:
         """Forget proposals that will never be evaluated; they may be proposed again."""
@@ -120,7 +135,7 @@ class Search(ABC):
         self._pend([Proposal(key, config) for key, config in pending])
         self.tell([(key, objective) for key, _, objective in finished])
         keys = [key for key, _, _ in finished] + [key for key, _ in pending]
-        self.next_key = max(keys, default=-1) + 1
+        self.next_key = max([-1, *keys]) + 1
         self.n_asks = n_asks
 
     @abstractmethod

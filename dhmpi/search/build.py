@@ -79,7 +79,9 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
         "fits": inner.fits,
         "n_starting_points": len(inner.starting_points),
     }
-    return Screening(inner, **screening) if screening else inner, info
+    search = Screening(inner, **screening) if screening else inner
+    search.resolve = problem.resolve_point
+    return search, info
 
 
 def _reinforcement(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
@@ -109,6 +111,7 @@ def _reinforcement(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search,
         checkpoint=Path(spec["checkpoint"]) if spec.get("checkpoint") else None,
     )
     search.to_config, search.from_config = problem.to_config, problem.from_config
+    search.resolve = problem.resolve_point
     info = {
         "hyperparameters": list(problem.columns),
         "size": search.size,

@@ -17,6 +17,7 @@ from dhmpi import frames, platform
 from dhmpi.errors import DhmpiError
 from dhmpi.search.base import Learning, Search, Team
 from dhmpi.search.build import build
+from dhmpi.trials import Config
 
 EXIT_BUG = 70
 
@@ -37,6 +38,10 @@ class Host:
                                                             "stop": sentence}}``
     ``{"tell": [[key, objective or null], ...]}``           none
     ``{"drop": [key, ...]}``                                none
+    ``{"add": [[key, config], ...]}``                       none
+    ``{"limit": max_evals}``                                none
+    ``{"check": {"order": name, "points": [config, ...],    ``{"checked": {"order": name, "configs": [...],
+    "as_text": bool}}``                                     "n_known": n, "reason": sentence}}``
     ======================================================  ==================================================
 
     ``pending`` are those that the ask took for pending; ``informed`` and what follows are as in
@@ -72,6 +77,12 @@ class Host:
             self._search.tell([(key, objective) for key, objective in content])
         elif verb == "drop":
             self._search.drop(content)
+        elif verb == "add":
+            self._search.add([(key, config) for key, config in content])
+        elif verb == "limit":
+            self._search.limit(content)
+        elif verb == "check":
+            return {"checked": {"order": content["order"], **check(self._search, **content)}}
         elif verb == "restore":
             self._search.restore(content["finished"], content["pending"], content["n_asks"])
         else:
@@ -104,6 +115,24 @@ class Host:
             "notes": search.notes,
             "stop": search.stop,
         }
+
+
+def check(search: Search, order: str, points: Sequence[Mapping[str, Any]], as_text: bool) -> dict[str, Any]:
+    """Return the points of a user as configurations, without those that the search knows, or why one is none."""
+    configs: list[Config] = []
+    n_known = 0
+    if search.resolve is None:
+        return {"configs": [], "n_known": 0, "reason": "the search evaluates what it was given and nothing else"}
+    for i, point in enumerate(points):
+        try:
+            config = search.resolve(point, as_text)
+        except DhmpiError as error:
+            return {"configs": [], "n_known": 0, "reason": f"point {i}: {error}" if len(points) > 1 else str(error)}
+        if config in configs or search.knows(config):
+            n_known += 1
+        else:
+            configs.append(config)
+    return {"configs": configs, "n_known": n_known, "reason": ""}
 
 
 def serve(fd_in: int, fd_out: int) -> int:

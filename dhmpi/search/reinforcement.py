@@ -157,6 +157,13 @@ class ReinforcementSearch(Search):
     def pending(self) -> list[int]:
         return sorted([*self._open, *self._settled])
 
+    def add(self, points: Sequence[tuple[int, Config]]) -> None:
+        """Take points of users for pending; they are of no policy, so that nothing is learned from them."""
+        self._settled.update(key for key, _ in points)
+
+    def limit(self, max_evals: int) -> None:
+        self._max_evals = max_evals
+
     def restore(
         self,
         finished: Sequence[tuple[int, Config, float | None]],

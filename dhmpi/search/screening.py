@@ -85,6 +85,14 @@ class Screening(Search):
     def pending(self) -> list[int]:
         return sorted(self._pending)
 
+    def add(self, points: Sequence[tuple[int, Config]]) -> None:
+        """Take points of users for pending; they are evaluated at full length at once."""
+        super().add(points)
+        self._inner.add(points)
+
+    def knows(self, config: Config) -> bool:
+        return self._inner.knows(config)
+
     def ask(self, n: int, replacing: Iterable[int] = ()) -> list[Proposal]:
         proposals = super().ask(n, replacing)
         # What is being screened may yet be promoted, and may bring others among the best.

@@ -102,6 +102,10 @@ class SpaceSearch(Search):
     def pending(self) -> list[int]:
         return sorted(self._pending)
 
+    def knows(self, config: Config) -> bool:
+        identity = self._identify([config])[0]
+        return identity in self._told or identity in self._pending_count
+
     def _propose(self, n: int, replacing: frozenset[int], rng: np.random.Generator) -> list[Config]:
         released = Counter(self._pending[key] for key in replacing if key in self._pending)
         taken = Taken(self._told, self._pending_count, released)
@@ -147,11 +151,14 @@ class SpaceSearch(Search):
         return rows[rng.permutation(np.array(free, dtype=int))]
 
     def _pend(self, proposals: Sequence[Proposal]) -> None:
-        configs = [proposal.config for proposal in proposals]
-        rows = self.encoding.encode(configs if self.from_config is None else list(map(self.from_config, configs)))
-        for proposal, identity in zip(proposals, self.encoding.identities(rows)):
+        for proposal, identity in zip(proposals, self._identify([proposal.config for proposal in proposals])):
             self._pending[proposal.key] = identity
             self._pending_count[identity] += 1
+
+    def _identify(self, configs: Sequence[Config]) -> list[bytes]:
+        """Return what is equal for equal configurations."""
+        rows = self.encoding.encode(configs if self.from_config is None else list(map(self.from_config, configs)))
+        return self.encoding.identities(rows)
 
     def _learn(self, results: Sequence[tuple[int, float | None]]) -> None:
         for key, _ in results:
