@@ -181,7 +181,7 @@ class _Importer:
     """A process in which this rank imports, started before MPI is."""
 
     def __init__(self) -> None:
-        from dhmpi.evaluate.process import scrub
+        from dhmpi.platform import scrub
 
         self._began = time.monotonic()
         self.started = 0.0

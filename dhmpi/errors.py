@@ -30,5 +30,20 @@ class LayoutError(DhmpiError):
     """There are too few ranks for what was asked."""
 
 
+class EvaluationError(DhmpiError):
+    """An evaluation has failed, and the message says all there is to say: nobody needs a traceback.
+
+    Parameters
+    ----------
+    message : str
+    crashed : bool, default False
+        Whether it is as if the evaluating process had crashed.
+    """
+
+    def __init__(self, message: str, crashed: bool = False) -> None:
+        super().__init__(message)
+        self.crashed = crashed
+
+
 class SiteError(DhmpiError):
     """A machine, its scheduler or one of its limits does not allow what was asked, or its description is wrong."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dhmpi import external
 from dhmpi.errors import ProblemError
 
 if TYPE_CHECKING:
@@ -61,13 +62,18 @@ def load_run(name: str) -> Callable[[dict[str, Any]], Any]:
     Parameters
     ----------
     name : str
-        For example ``dhmpi.benchmark.hps.polynome2.run``, ``study.py`` or ``study.py:train``.
+        For example ``dhmpi.benchmark.hps.polynome2.run``, ``study.py`` or ``study.py:train``; or ``cmd:`` and a
+        command, see :mod:`dhmpi.external`.
 
     Raises
     ------
     ProblemError
         If it cannot be found or imported, or cannot be called with one argument, the configuration.
     """
+    if external.is_external(name):
+        program = external.Program(name)
+        program.look_for_it()
+        return program
     found = _find(name, "run")
     if not callable(found):
         raise ProblemError(f"{name!r} names no run function: it is {_describe(found)}, which cannot be called")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from dhmpi import __version__, chaos, stopping
+from dhmpi import __version__, chaos, external, stopping
 from dhmpi.budget import Limits
 from dhmpi.chaos import Chaos
 from dhmpi.errors import OptionError
@@ -66,9 +66,13 @@ class SearchOptions:
         "", "package.module.name of the problem, or a .py file that defines Problem", "what to search", metavar="NAME"
     )
     run: str = option(
-        "", "package.module.name of the function to maximise, or a .py file that defines run", "what to search",
+        "",
+        "package.module.name of the function to maximise, or a .py file that defines run; or a program as in "
+        '"cmd:./solver {config} {result}", which reads its configuration from one JSON file and writes its objective '
+        "into another",
+        "what to search",
         metavar="NAME",
-    )  # fmt: skip
+    )
     seed: int | None = option(
         None, "of every random choice; by default drawn, and recorded in run.json", "what to search", int, metavar="N"
     )
@@ -319,6 +323,12 @@ class SearchOptions:
                         f"itself: use --evaluator process"
                     )
         self._check_wrap()
+        if external.is_external(self.run):
+            external.Program(self.run)
+            if self.evaluator == "inline":
+                raise OptionError(
+                    f"--run {external.PREFIX} needs --evaluator process: a program needs a directory and limits"
+                )
         for name in ("name", "workflow"):
             value = getattr(self, name)
             if "/" in value or value in (".", "..") or "\0" in value or "\n" in value:
@@ -388,7 +398,7 @@ class ArchitectureOptions(SearchOptions):
     run: str = option(
         TRAINING,
         "package.module.name of the function to maximise, or a .py file that defines run; the default trains "
-        "architectures",
+        'architectures; or a program as in "cmd:./solver {config} {result}"',
         "what to search",
         metavar="NAME",
     )

@@ -22,6 +22,35 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 HAS_PROC = os.path.exists("/proc/self/stat")
 
+LAUNCHER_PREFIXES = (
+    "PMI",
+    "PMIX",
+    "OMPI_",
+    "PRTE",
+    "HYD",
+    "MPI_",
+    "MPIR_",
+    "MPIEXEC_",
+    "MV2_COMM_WORLD",
+    "PALS_",
+    "ALPS_",
+    "JSM_",
+    "SLURM_STEP_",
+    "SLURM_PMI",
+    "SLURM_SRUN_COMM_",
+)
+LAUNCHER_NAMES = (
+    "SLURM_GTIDS",
+    "SLURM_LAUNCH_NODE_IPADDR",
+    "SLURM_LOCALID",
+    "SLURM_MPI_TYPE",
+    "SLURM_NODEID",
+    "SLURM_PROCID",
+    "SLURM_STEPID",
+    "SLURM_STEPMGR",
+    "SLURM_TASK_PID",
+)
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MB = 1 << 20
 
@@ -211,6 +240,15 @@ def without(environment: Mapping[str, str], prefixes: tuple[str, ...], names: It
     """Return an environment without the variables of some prefixes or names."""
     dropped = frozenset(names)
     return {name: v for name, v in environment.items() if name not in dropped and not name.startswith(prefixes)}
+
+
+def scrub(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what MPI launchers have put there.
+
+    A process that imports mpi4py with those variables inherited takes part in the launch, and ends its parent rank.
+    The variables of the job (SLURM_JOB_ID, SLURM_NTASKS, ...) stay.
+    """
+    return without(environment, LAUNCHER_PREFIXES, LAUNCHER_NAMES)
 
 
 def _prctl(option: int, value: int) -> bool:

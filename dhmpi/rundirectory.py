@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dhmpi import journal, platform
+from dhmpi import external, journal, platform
 from dhmpi.errors import RunDirectoryError
 from dhmpi.mpi.environment import job_id
 from dhmpi.results import write_json
@@ -271,6 +271,8 @@ def live(path: Path) -> bool:
 
 def source_digest(name: str) -> str | None:
     """Return a digest of the file that defines a run function, found without importing it; None if there is none."""
+    if external.is_external(name):
+        return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
     if ".py" in name:
         origin: str | None = name[: name.index(".py") + 3]
     else:

@@ -13,7 +13,8 @@ import pytest
 from evaluating import Bench, search_path, until
 
 from dhmpi import platform
-from dhmpi.evaluate.process import Exited, Finished, Keeper, Reported, scrub
+from dhmpi.evaluate.process import Exited, Finished, Keeper, Reported
+from dhmpi.platform import scrub
 from dhmpi.trials import Status, Trial
 
 

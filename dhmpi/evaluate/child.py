@@ -233,7 +233,7 @@ def _evaluate(
             if kind == "slow":
                 time.sleep((factor - 1) * (time.perf_counter() - began))
         except BaseException as exception:  # whatever it is, it is an outcome
-            answer["reason"] = failure.describe(exception)
+            answer["status"], answer["reason"] = failure.status(exception).value, failure.describe(exception)
         else:
             answer["elapsed"] = time.perf_counter() - began
             try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,13 @@ class TrialContext:
         Name of the problem that is searched.
     watched : bool, default False
         Whether somebody judges by what is reported whether to stop.
+    hosts : sequence of str, optional
+        Host of each rank that evaluates this trial; by default one, here.
     """
 
     __slots__ = (
         "_directory",
+        "_hosts",
         "_problem",
         "_report",
         "_run_seed",
@@ -66,6 +70,7 @@ class TrialContext:
         comm: Any = None,
         problem: str = "",
         watched: bool = False,
+        hosts: Sequence[str] = (),
     ) -> None:
         self.id = id
         self.attempt = attempt
@@ -74,6 +79,7 @@ class TrialContext:
         self.watched = watched
         self._run_seed = run_seed
         self._directory = directory
+        self._hosts = tuple(hosts)
         self._report = report
         self._should_stop = should_stop
         self._problem = problem
@@ -99,6 +105,11 @@ class TrialContext:
     def directory(self) -> Path:
         """Directory of the evaluation, at its start the working directory."""
         return Path.cwd() if self._directory is None else Path(self._directory)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Host of each rank that this trial is evaluated by, as many as there are such ranks."""
+        return self._hosts or (socket.gethostname(),)
 
     def report(self, step: int, value: float) -> None:
         """Report an intermediate value of the objective (maximised), an epoch's validation accuracy for instance.

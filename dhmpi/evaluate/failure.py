@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import traceback
 
+from dhmpi.errors import EvaluationError
+from dhmpi.trials import Status
+
 SENTENCE_CHARACTERS = 300
 _HEAD_CHARACTERS = 1500
 _TAIL_CHARACTERS = 4500
@@ -18,6 +21,8 @@ def describe(exception: BaseException, skip: int = 1) -> str:
     skip : int, default 1
         Frames of the traceback, outermost first, that are not the user's.
     """
+    if isinstance(exception, EvaluationError):
+        return _text(exception)
     if isinstance(exception, SystemExit):
         return f"the function called sys.exit({_text(exception)})"
     name = type(exception).__name__
@@ -31,6 +36,11 @@ def describe(exception: BaseException, skip: int = 1) -> str:
     except Exception:  # out of memory, or an exception class that cannot be printed
         return sentence
     return f"{sentence}\n{_cut(''.join(lines).rstrip(), _HEAD_CHARACTERS, _TAIL_CHARACTERS)}"
+
+
+def status(exception: BaseException) -> Status:
+    """Return the status of an evaluation that has ended with an exception."""
+    return Status.CRASHED if isinstance(exception, EvaluationError) and exception.crashed else Status.FAILED
 
 
 def _text(exception: BaseException) -> str:

@@ -95,7 +95,7 @@ class InlineEvaluator:
         try:
             returned = run(dict(trial.config))  # whatever the function does to it
         except (Exception, SystemExit) as exception:
-            reason = failure.describe(exception)
+            status, reason = failure.status(exception), failure.describe(exception)
             elapsed = time.perf_counter() - began
         else:
             elapsed = time.perf_counter() - began
@@ -103,10 +103,10 @@ class InlineEvaluator:
                 objective, metrics = check(returned)
                 return Finished(id_, attempt, Status.DONE, objective, metrics, start, start + elapsed, elapsed)
             except ValueError as error:
-                reason = str(error)
+                status, reason = Status.FAILED, str(error)
         finally:
             context.leave()
-        return Finished(id_, attempt, Status.FAILED, None, {}, start, start + elapsed, elapsed, reason)
+        return Finished(id_, attempt, status, None, {}, start, start + elapsed, elapsed, reason)
 
 
 def _refuse(timeout: float | None) -> None:

@@ -38,37 +38,8 @@ __all__ = [
     "ProcessEvaluator",
     "Refused",
     "Reported",
-    "scrub",
 ]
 
-LAUNCHER_PREFIXES = (
-    "PMI",
-    "PMIX",
-    "OMPI_",
-    "PRTE",
-    "HYD",
-    "MPI_",
-    "MPIR_",
-    "MPIEXEC_",
-    "MV2_COMM_WORLD",
-    "PALS_",
-    "ALPS_",
-    "JSM_",
-    "SLURM_STEP_",
-    "SLURM_PMI",
-    "SLURM_SRUN_COMM_",
-)
-LAUNCHER_NAMES = (
-    "SLURM_GTIDS",
-    "SLURM_LAUNCH_NODE_IPADDR",
-    "SLURM_LOCALID",
-    "SLURM_MPI_TYPE",
-    "SLURM_NODEID",
-    "SLURM_PROCID",
-    "SLURM_STEPID",
-    "SLURM_STEPMGR",
-    "SLURM_TASK_PID",
-)
 RUN = "DHMPI_RUN"
 """Environment variable of everything below the keepers of a named run."""
 MARK = "DHMPI_KEEPER"
@@ -81,15 +52,6 @@ REPLACING = 0.5
 """Seconds spent at most on what a keeper that died has left behind."""
 MAX_LOADS = 3
 """Times in a row that a child may fail to load what an earlier one has loaded."""
-
-
-def scrub(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what MPI launchers have put there.
-
-    A process that imports mpi4py with those variables inherited takes part in the launch, and ends its parent rank.
-    The variables of the job (SLURM_JOB_ID, SLURM_NTASKS, ...) stay.
-    """
-    return platform.without(environment, LAUNCHER_PREFIXES, LAUNCHER_NAMES)
 
 
 class Exited(NamedTuple):
@@ -270,7 +232,7 @@ class Keeper:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dhmpi.evaluate.keeper", str(in_), str(out)],
-                env={**scrub(os.environ), MARK: self._mark},
+                env={**platform.scrub(os.environ), MARK: self._mark},
                 pass_fds=(in_, out),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -20,7 +20,7 @@ _MAX_INTEGER_BITS = 1024
 _SHOWN_CHARACTERS = 60
 
 
-def check(returned: Any) -> tuple[float, dict[str, Any]]:
+def check(returned: Any, who: str = "the function") -> tuple[float, dict[str, Any]]:
     """Return objective and metrics of what a run function returned.
 
     Parameters
@@ -28,6 +28,8 @@ def check(returned: Any) -> tuple[float, dict[str, Any]]:
     returned : float or dict
         A finite number (int, float, a numpy, torch or TensorFlow scalar), or a mapping of names to metrics that holds
         such a number under ``"objective"``.
+    who : str, default "the function"
+        How sentences begin.
 
     Returns
     -------
@@ -45,15 +47,15 @@ def check(returned: Any) -> tuple[float, dict[str, Any]]:
     if type(returned) is float and math.isfinite(returned):
         return returned, {}
     if not isinstance(returned, Mapping):
-        return _objective(returned, "the function returned"), {}
+        return _objective(returned, f"{who} returned"), {}
     try:
         objective = returned["objective"]
     except KeyError:
         raise ValueError(
-            f"the function returned a dict without 'objective', with {len(returned)} other entries; "
+            f"{who} returned a dict without 'objective', with {len(returned)} other entries; "
             "return a number or a dict with 'objective'"
         ) from None
-    return _objective(objective, "the function returned as 'objective'"), _metrics(returned)
+    return _objective(objective, f"{who} returned as 'objective'"), _metrics(returned, who)
 
 
 def describe_exit(code: int, process: str = "the process of the evaluation") -> str:
@@ -90,15 +92,15 @@ def _objective(value: Any, subject: str) -> float:
     return objective
 
 
-def _metrics(returned: Mapping[Any, Any]) -> dict[str, Any]:
+def _metrics(returned: Mapping[Any, Any], who: str) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     size = 2
     for name, value in returned.items():
         if isinstance(name, str) and name == "objective":
             continue
         if not isinstance(name, str) or not name:
-            raise ValueError(f"the function returned a metric named by {_describe(name)}; names must be strings")
-        plain = _metric(name, value)
+            raise ValueError(f"{who} returned a metric named by {_describe(name)}; names must be strings")
+        plain = _metric(name, value, who)
         length = len(name) + (len(plain) if isinstance(plain, str) else 0)
         if size + length <= MAX_METRICS_BYTES:  # a huge string is not even encoded
             name, plain = _text(name), _text(plain) if isinstance(plain, str) else plain
@@ -107,13 +109,13 @@ def _metrics(returned: Mapping[Any, Any]) -> dict[str, Any]:
         size += length
         if size > MAX_METRICS_BYTES:
             raise ValueError(
-                f"the function returned an object of more than {MAX_METRICS_BYTES // 1024} KB "
+                f"{who} returned an object of more than {MAX_METRICS_BYTES // 1024} KB "
                 f"(metric {_short(name)} is {_describe(value)}); metrics must be numbers or short strings"
             )
     return metrics
 
 
-def _metric(name: str, value: Any) -> Any:
+def _metric(name: str, value: Any, who: str) -> Any:
     plain = _plain(value)
     if isinstance(plain, float):
         return float(plain) if math.isfinite(plain) else None
@@ -123,7 +125,7 @@ def _metric(name: str, value: Any) -> Any:
     elif plain is None or isinstance(plain, (bool, str)):
         return plain
     raise ValueError(
-        f"the function returned an object of which metric {_short(name)} is {_describe(value)}; "
+        f"{who} returned an object of which metric {_short(name)} is {_describe(value)}; "
         "metrics must be numbers or short strings"
     )
 
