@@ -14,6 +14,7 @@ import ctypes
 import gc
 import os
 import signal
+import time
 from collections.abc import Iterable, Mapping
 
 _PR_SET_PDEATHSIG = 1
@@ -109,6 +110,14 @@ def start_time(pid: int) -> int | None:
     """
     stat = _stat(pid)
     return None if stat is None or stat[0] in (b"Z", b"X") else int(stat[19])
+
+
+def age() -> float:
+    """Return the seconds since this process was started, 0 if nobody says."""
+    ticks = start_time(os.getpid()) if HAS_PROC else None
+    if ticks is None:
+        return 0.0
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def children(pid: int) -> list[int]:

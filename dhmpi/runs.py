@@ -145,6 +145,8 @@ class Run:
     launches : list of Launch
     steering : list of dict
         What users have done to the run, in all launches: events ``steered``.
+    startup : dict or None
+        Event ``startup`` of the last launch: how long its evaluators took to start.
     updates : list of dict
         Events of a policy that has learned from a batch.
     n_new : int
@@ -169,6 +171,7 @@ class Run:
         self._keep = keep
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "launch": self._launched,
+            "startup": self._started_up,
             "joined": self._joined,
             "left": self._left,
             "placed": self._placed,
@@ -204,6 +207,7 @@ class Run:
         self.updates: list[dict[str, Any]] = []
         self.steering: list[dict[str, Any]] = []
         self.launches: list[Launch] = []
+        self.startup: dict[str, Any] | None = None
         self._budget: float = math.inf
         self.n_new = 0
         self.n_asks = 0
@@ -270,7 +274,11 @@ class Run:
         self.timeline.begin(event["launch"], event.get("started", t), groups)
         self.workers = {group[0]: Worker(group[0], tuple(group), self._host(event, group[0])) for group in groups}
         self.n_new = 0
+        self.startup = None
         self._set_budget()
+
+    def _started_up(self, event: dict[str, Any]) -> None:
+        self.startup = event
 
     def _host(self, header: dict[str, Any], rank: int) -> str:
         hosts = (header.get("layout") or self.described.get("layout") or {}).get("hosts", ())

@@ -175,3 +175,12 @@ def test_without_prctl_nothing_works_and_nothing_breaks(monkeypatch):
     assert not platform.set_child_subreaper()
     assert not platform.set_parent_death_signal()
     assert not platform.set_timer_slack(1)
+
+
+def test_the_age_of_a_process_is_known():
+    script = "import time; time.sleep(0.3); from dhmpi import platform; print(platform.age())"
+    began = time.monotonic()
+
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert 0.29 < float(said) < time.monotonic() - began + 0.02

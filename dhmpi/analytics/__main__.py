@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dhmpi import __version__
 from dhmpi.check import Parser, print_table
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError
+from dhmpi.roles import startup
 from dhmpi.steering import in_words
 from dhmpi.tables import as_csv, as_json, duration, moment, text, write
 from dhmpi.trials import Status
@@ -219,6 +220,7 @@ def _facts(study: Study) -> dict[str, Any]:
             "launches": len(run.launches),
             "began": run.first or None,
             "seconds": usage.length,
+            "startup": run.startup and {name: run.startup[name] for name in ("ranks", "problem", "seconds")},
             "ranks": usage.n_ranks,
             "utilisation": usage.utilisation,
             "utilisation_completed": usage.utilisation_completed,
@@ -263,6 +265,8 @@ def _facts_in_words(facts: dict[str, Any]) -> list[tuple[str, str]]:
                 ),
             )
         )
+        if facts["startup"] is not None:
+            rows.append(("start", startup.in_words(facts["startup"])))
         rows.append(("time of evaluators", facts["account"]))
         both = f"{facts['utilisation']:.3f}, of completed evaluations alone {facts['utilisation_completed']:.3f}"
         rows.append(("utilisation", both))

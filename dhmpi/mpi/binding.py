@@ -112,10 +112,20 @@ def cores_of(layout: Layout, n_cores: int, each: int) -> list[tuple[int, ...]]:
     return found
 
 
-def table(layout: Layout, node: Node, each: int | None) -> str:
-    """Return who is where, with the cores and GPUs that are known."""
-    core_words: list[str] = []
-    if node.n_cores is not None and each is not None:
+def table(layout: Layout, node: Node, each: int | None, cores: Sequence[Sequence[int]] = ()) -> str:
+    """Return who is where, with the cores and GPUs that are known.
+
+    Parameters
+    ----------
+    layout : Layout
+    node : Node
+    each : int or None
+        Cores that each rank should have.
+    cores : sequence of sequence of int, optional
+        Those that each rank has.
+    """
+    core_words = [spans(numbers) for numbers in cores]
+    if not cores and node.n_cores is not None and each is not None:
         core_words = [spans(numbers) for numbers in cores_of(layout, node.n_cores, each)]
     gpu_words = [",".join(names) or "none" for names in gpus_of(layout, node.gpus)] if node.gpus else []
     return layout.table(core_words, gpu_words)

@@ -266,6 +266,8 @@ def spans(numbers: Sequence[int]) -> str:
 
 def _some(words: list[str]) -> str:
     """Join the words of one host's ranks; of very many, the first ones and the last."""
+    if len(words) > 1 and len(set(words)) == 1:
+        return f"{words[0]} each"
     return " | ".join(words if len(words) <= 8 else [*words[:3], "...", words[-1]])
 
 

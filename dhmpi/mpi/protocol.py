@@ -62,6 +62,11 @@ FROM_MASTER = frozenset(
 """Only a master says these: who hears one obeys its sender, if no later master is known."""
 
 
+STARTUP = ("interpreter", "keeper", "MPI", "meeting", "child", "import")
+"""What a rank's start is made of: until its own code runs; to start the keeper; to initialise MPI; to learn who is
+where; until the evaluating process is there; until that has imported the run function."""
+
+
 class Setup(NamedTuple):
     """Tag SETUP: what an evaluator must know of the run before it loads the function."""
 
@@ -91,6 +96,9 @@ class Ready(NamedTuple):
 
     host: str
     seconds: float
+    """That the import took."""
+    startup: Sequence[float] = ()
+    """Seconds of each of `STARTUP`, in order."""
 
 
 class Refused(NamedTuple):

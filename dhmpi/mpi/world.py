@@ -65,6 +65,10 @@ class World:
         Name and version of the MPI library.
     launch : Launch
         What all ranks know of this launch.
+    cores : tuple of tuple of int
+        The cores on which each rank may run.
+    startup : tuple of float
+        Seconds that this rank took to initialise MPI, and to meet the others.
     """
 
     rank: int
@@ -78,6 +82,8 @@ class World:
     n_cpus: int
     library: str
     launch: Launch
+    cores: tuple[tuple[int, ...], ...] = ()
+    startup: tuple[float, float] = (0.0, 0.0)
 
     @property
     def survives(self) -> bool:
@@ -119,6 +125,7 @@ class _Facts(NamedTuple):
     began: int | None
     n_cpus: int
     launch: Launch
+    cores: tuple[tuple[int, ...], ...]
 
 
 def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch]) -> World:
@@ -140,8 +147,10 @@ def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch
     RankLostError
         If a rank has died meanwhile, and that cannot be survived.
     """
+    began = time.monotonic()
     from mpi4py import MPI  # late: the keeper must be started before MPI is initialised, and --help needs no MPI
 
+    initialised = time.monotonic()
     world = MPI.COMM_WORLD
     expected = launcher_size()
     if expected is not None and expected > 1 and world.Get_size() == 1:
@@ -166,6 +175,8 @@ def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch
         n_cpus=facts.n_cpus,
         library=_library(MPI),
         launch=facts.launch,
+        cores=facts.cores,
+        startup=(initialised - began, time.monotonic() - initialised),
     )
 
 
@@ -176,7 +187,7 @@ def _meet(comm: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Cal
     rank = comm.Get_rank()
     mine = (socket.gethostname(), _affinity())
     everybody, starts = zip(*comm.allgather((mine, platform.start_time(os.getpid()))))
-    hosts = tuple(host for host, _ in everybody)
+    hosts, cores = zip(*everybody)
     layout: Layout | DhmpiError
     try:
         layout = plan(hosts)
@@ -194,6 +205,7 @@ def _meet(comm: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Cal
         began=min((start for host, start in zip(hosts, starts) if host == mine[0] and start), default=None),
         n_cpus=max(1, len(mine[1]) // sharing),
         launch=Launch(*comm.bcast(tuple(choose()) if rank == 0 else None)),
+        cores=cores,
     )
 
 

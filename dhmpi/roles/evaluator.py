@@ -39,6 +39,8 @@ class Evaluator(Role):
         Seconds without a sign of life after which the master does not count on this rank.
     reports : bool, default False
         Whether the master wants to know the values that running evaluations report.
+    startup : sequence of float, optional
+        Seconds of this rank's start until now, as `protocol.STARTUP` has them.
     """
 
     hears = frozenset({Tag.SETUP, Tag.WORK, Tag.STOP})
@@ -54,6 +56,7 @@ class Evaluator(Role):
         clock_offset: float = 0.0,
         silence: float = SILENCE,
         reports: bool = False,
+        startup: Sequence[float] = (),
     ) -> None:
         self._post = post
         self._host = host
@@ -62,6 +65,8 @@ class Evaluator(Role):
         self._timeout = timeout
         self._clock_offset = clock_offset
         self._reports = reports
+        self._startup = startup
+        self._load_began = 0.0
         self._queue: deque[Trial] = deque()
         self._running: Trial | None = None
         self._unsent: list[Outcome] = []
@@ -77,6 +82,7 @@ class Evaluator(Role):
             self._work(payload)
         elif message.tag is Tag.SETUP:
             if self._backend is None:  # an heir says it again
+                self._load_began = time.monotonic()
                 self._backend = self._make_backend(payload)
                 self._backend.load()
         elif message.tag is Tag.STOP:
@@ -179,7 +185,9 @@ class Evaluator(Role):
             if self._reports:
                 self._post.send(self._post.lowest, Tag.PROGRESS, protocol.Progress(*event))
         elif isinstance(event, Loaded):
-            self._loaded, self._refused = protocol.Ready(self._host, event.seconds), None
+            until_child = max(0.0, time.monotonic() - self._load_began - event.seconds)
+            startup = (*self._startup, until_child, event.seconds) if self._startup else ()
+            self._loaded, self._refused = protocol.Ready(self._host, event.seconds, startup), None
             self._post.send(self._post.lowest, Tag.READY, self._loaded)
         elif isinstance(event, Refused):
             self._loaded, self._refused = None, protocol.Refused(event.reason)

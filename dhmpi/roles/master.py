@@ -31,6 +31,7 @@ from dhmpi.roles.inbox import Inbox, Steering
 from dhmpi.roles.progress import Figures, Progress, summary
 from dhmpi.roles.recorder import Recorder
 from dhmpi.roles.role import EverySeconds, Role
+from dhmpi.roles.startup import Startup, in_words
 from dhmpi.rundirectory import prepare, source_digest
 from dhmpi.steering import OrderError
 
@@ -129,6 +130,7 @@ class Master(Role):
         self._chaos = options.faults
         self._recorder: Recorder | None = None
         self._search_began = 0.0
+        self._startup = Startup(world.layout.leaders)
         launch = world.launch
         self._directory = prepare(Path(launch.directory), options.resume, launch.token, heir)
         self._described = self._directory.described()
@@ -182,7 +184,7 @@ class Master(Role):
         _log_to(self._directory.log, self._options.log_level)
         platform.collect_garbage_rarely()
         log.info("dhmpi %s, %s", __version__, self._world.layout.describe())
-        log.info("\n%s", binding.table(self._world.layout, binding.Node(gpus=gpus()), None))
+        log.info("\n%s", binding.table(self._world.layout, binding.Node(gpus=gpus()), None, self._world.cores))
         if self._inherits:
             self._record(self._described["hyperparameters"], now)
         layout, dead = self._world.layout, self._world.post.dead
@@ -286,6 +288,7 @@ class Master(Role):
             self._record(info.hyperparameters, now)
             size = "infinitely many" if info.size is None else info.size
             log.info("%d hyperparameters, %s configurations, seed %d", len(info.hyperparameters), size, self._seed)
+            self._startup.problem = now - self._search_began
             self._search_began = now
             self._progress.say(f"{self._world.layout.describe()}; run directory {self._directory.path}")
             if self._dispatcher.paused:
@@ -425,6 +428,7 @@ class Master(Role):
         now = self._now()
         if self._tick():
             self._watch(now)
+            self._tell_startup(recorder)
             recorder.flush()
         if self._sync():
             recorder.sync(self._dispatcher.budget)
@@ -579,8 +583,16 @@ class Master(Role):
         self._refused.pop(rank, None)
         self._presence.setdefault(rank, [now])
         log.info("rank %d on %s is ready, %.1f s for imports", rank, ready.host, ready.seconds)
+        self._startup.add(rank, ready.startup)
         self._dispatcher.join(rank, ready.host, now)
         self._fill_vacancies(now)
+
+    def _tell_startup(self, recorder: Recorder, ended: bool = False) -> None:
+        """Put on record, once, how long the ranks of this launch took to start."""
+        event = None if self._inherits else self._startup.take(self._world.post.dead, ended)
+        if event is not None:
+            recorder.write([{**event, "t": self._now()}])
+            log.info("%s", in_words(event))
 
     def _holding(self, rank: int, holding: protocol.Holding, now: float) -> None:
         """An evaluator says what it has of an earlier master."""
@@ -639,6 +651,7 @@ class Master(Role):
         budget = self._dispatcher.budget
         complete = budget.spent() is not None or self._dispatcher.exhausted
         self._steering.close(reason)
+        self._tell_startup(recorder, ended=True)
         recorder.write([{"e": "ended", "t": self._now(), "reason": reason, "complete": complete}])
         recorder.close(budget)
         figures = self._figures()

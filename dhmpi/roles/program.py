@@ -97,15 +97,16 @@ class Program:
 
 def main(program: Program, arguments: Sequence[str] | None = None) -> int:
     """Run a search; return the exit code of this rank."""
-    started = time.monotonic()
+    started, age = time.monotonic(), platform.age()
     try:
         options = program.parse(_once(arguments))
     except DhmpiError as error:
         return _refuse_early(program, error)
     signals = _Signals()
     # Before MPI is initialised: a process that forks afterwards may take a network's registered memory with it.
+    began = time.monotonic()
     keeper = Keeper.spawn() if options.evaluator == "process" or program.fits(options) else None
-    rank = _Rank(program, options, keeper, signals, started)
+    rank = _Rank(program, options, keeper, signals, started, (age, time.monotonic() - began))
     try:
         return rank.run()
     except DeclaredDeadError:
@@ -129,13 +130,20 @@ class _Rank:
     """What one rank does from the split of the world to its end."""
 
     def __init__(
-        self, program: Program, options: SearchOptions, keeper: Keeper | None, signals: _Signals, started: float
+        self,
+        program: Program,
+        options: SearchOptions,
+        keeper: Keeper | None,
+        signals: _Signals,
+        started: float,
+        startup: tuple[float, float],
     ) -> None:
         self.program = program
         self.options = options
         self.keeper = keeper
         self.signals = signals
         self.started = started
+        self.startup = startup  # seconds until this program began, and to start the keeper
         self.world: world.World | None = None
 
     def run(self) -> int:
@@ -242,8 +250,10 @@ class _Rank:
         from dhmpi.roles.evaluator import Evaluator  # roles are imported by the ranks that play them
 
         options, host, backend = self.options, here.hosts[here.rank], functools.partial(self.backend, here)
-        reports = options.stopping is not None
-        return Evaluator(here.post, host, backend, options.eval_timeout, here.clock_offset, options.silence, reports)
+        reports, startup = options.stopping is not None, (*self.startup, *here.startup)
+        return Evaluator(
+            here.post, host, backend, options.eval_timeout, here.clock_offset, options.silence, reports, startup
+        )
 
     def searcher(self, here: world.World) -> Role:
         if here.layout.agents:

@@ -62,6 +62,12 @@ def test_a_search_runs_from_one_rank_on(run, tmp_path, n):
     assert f"Results in {directory}" in ended.out
     assert not (directory / "lock").exists()
     assert len(list(directory.glob("task*_????????"))) == 30
+    assert "cores of each rank" in (directory / "dhmpi.log").read_text()
+    (startup,) = [event for event in journal.events(directory / "journal") if event["e"] == "startup"]
+    assert startup["ranks"] == max(1, n - 2)
+    assert 0 < startup["problem"] < ended.seconds
+    for least, median, most in startup["seconds"].values():
+        assert 0 <= least <= median <= most < ended.seconds
 
 
 def test_thirty_three_ranks_share_the_work(run, tmp_path):
