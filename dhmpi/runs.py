@@ -359,7 +359,7 @@ class Run:
         self.timeline.place(event["rank"], event["trial"], event["t"])
 
     def _silent(self, event: dict[str, Any]) -> None:
-        silent, worker = event["e"] == "silent", self._worker(event["rank"])
+        silent, worker = event["e"] == "silent", self.workers.get(event["rank"]) or self._worker(event["rank"])
         if worker.silent is silent:
             return
         worker.silent = silent

@@ -8,7 +8,7 @@ ahead of it ended, or it was given out; journals of dhmpi 0.1.0 do not say it.
 from __future__ import annotations
 
 import copy
-from array import array
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -50,19 +50,23 @@ NOT_ONE = -1
 """In the place of a trial where there is none."""
 
 
-class Segments(NamedTuple):
-    """What evaluators did, as columns of one length, in no order.
+class Segment(NamedTuple):
+    """What an evaluator did for a time.
 
     ``trial`` is `NOT_ONE` where no evaluation ran; ``open`` says whether the evaluation was still running.
     """
 
-    launch: array[int]
-    rank: array[int]
-    activity: array[int]
-    begin: array[float]
-    end: array[float]
-    trial: array[int]
-    open: array[int]
+    launch: int
+    rank: int
+    activity: Activity
+    begin: float
+    end: float
+    trial: int
+    open: bool
+
+
+PACKED = struct.Struct("=iibddq?")
+"""A `Segment` as bytes: there are millions, and to keep objects takes six times as long."""
 
 
 class Curve:
@@ -167,7 +171,7 @@ class Timeline:
         self._groups: dict[int, int] = {}
         self._stopping = False
         self._closed = True
-        self._kept = _empty()
+        self._kept = bytearray()
 
     # -- events, in the order of the journal ---------------------------------------------------------------------------
 
@@ -251,8 +255,8 @@ class Timeline:
 
     # -- what came of it -----------------------------------------------------------------------------------------------
 
-    def account(self, t: float, live: bool) -> tuple[list[float], Curve | None, Segments]:
-        """Return seconds by activity, the curve and the segments up to a time, with what is still running.
+    def account(self, t: float, live: bool) -> tuple[list[float], Curve | None, bytearray]:
+        """Return seconds by activity, the curve and the packed segments up to a time, with what is still running.
 
         Parameters
         ----------
@@ -332,18 +336,7 @@ class Timeline:
         if trial != NOT_ONE and self.busy is not None:
             self.busy.add(begin, end, lane.weight)
         if self.keep:
-            launch, rank, activities, begins, ends, trials, open_ = self._kept
-            launch.append(self.launch)
-            rank.append(lane.rank)
-            activities.append(activity)
-            begins.append(begin)
-            ends.append(end)
-            trials.append(trial)
-            open_.append(running)
-
-
-def _empty() -> Segments:
-    return Segments(array("l"), array("l"), array("b"), array("d"), array("d"), array("q"), array("b"))
+            self._kept += PACKED.pack(self.launch, lane.rank, activity, begin, end, trial, running)
 
 
 def groups_of(header: dict[str, Any], described: dict[str, Any]) -> list[list[int]]:

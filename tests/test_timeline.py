@@ -24,9 +24,13 @@ from dhmpi.problem import HpProblem
 from dhmpi.roles.virtual import simulate
 from dhmpi.runs import opened
 from dhmpi.search.uniform import UniformSearch
-from dhmpi.timeline import Activity, Curve
+from dhmpi.timeline import PACKED, Activity, Curve, Segment
 
 ONE = {**LAYOUT, "hosts": ["node0"] * 3, "groups": [[2]]}
+
+
+def unpacked(kept):
+    return list(map(Segment._make, PACKED.iter_unpack(kept)))
 
 
 @pytest.fixture
@@ -36,9 +40,10 @@ def seconds(tmp_path):
     def account(*events, t=None, live=False, layout=ONE):
         Writer(tmp_path).begin(*events, head=header(layout=layout))
         run = opened(tmp_path, keep=True)
-        seconds, _, segments = run.timeline.account(run.now if t is None else T0 + t, live)
+        seconds, _, kept = run.timeline.account(run.now if t is None else T0 + t, live)
+        segments = unpacked(kept)
         for activity in Activity:
-            total = sum(e - b for b, e, a in zip(segments.begin, segments.end, segments.activity) if a == activity)
+            total = sum(segment.end - segment.begin for segment in segments if segment.activity == activity)
             assert total == pytest.approx(seconds[activity] / len(layout["groups"][0]))
         return {activity.word: round(s, 6) for activity, s in zip(Activity, seconds) if s}
 
@@ -158,15 +163,16 @@ def test_no_second_of_a_search_is_left_out(tmp_path_factory, seed, n, mean):
     Writer(path).begin(*virtual.events, head=header(0.0, layout=layout))
 
     run = opened(path, keep=True)
-    seconds, curve, segments = run.timeline.account(run.last, False)
+    seconds, curve, kept = run.timeline.account(run.last, False)
+    segments = unpacked(kept)
 
     assert sum(seconds) == pytest.approx(n * run.last)
-    ours = [e - b for b, e, a in zip(segments.begin, segments.end, segments.activity) if a == Activity.EVALUATING]
+    ours = [segment.end - segment.begin for segment in segments if segment.activity == Activity.EVALUATING]
     exact = sum(outcome.elapsed for outcome, _ in run.history.finished.values())
     assert sum(ours) == pytest.approx(exact)
     assert sum(curve.bins) == pytest.approx(seconds[Activity.EVALUATING] + seconds[Activity.LOST])
     for rank in range(n):  # they touch, and none covers another
-        mine = sorted((b, e) for b, e, r in zip(segments.begin, segments.end, segments.rank) if r == rank)
+        mine = sorted((segment.begin, segment.end) for segment in segments if segment.rank == rank)
         assert np.allclose([b for b, _ in mine[1:]], [e for _, e in mine[:-1]])
 
 

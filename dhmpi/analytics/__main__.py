@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -145,7 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _load(path: Path) -> Study:
     from dhmpi.analytics.study import load  # late, as all that imports numpy
 
-    return load(path)
+    gc.disable()  # to look for cycles in what is read again and again takes a second for a million events
+    try:
+        return load(path)
+    finally:
+        gc.freeze()  # this process ends soon
+        gc.enable()
 
 
 def _draw(options: argparse.Namespace, draw: Callable[[], Any]) -> None:

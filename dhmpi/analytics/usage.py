@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dhmpi.analytics.study import search_time
-from dhmpi.timeline import Activity
+from dhmpi.timeline import Activity, Segment
 from dhmpi.trials import Status
 
 if TYPE_CHECKING:
     from dhmpi.runs import Run
 
 N_BINS = 400
+_TYPES = ("i4", "i4", "i1", "f8", "f8", "i8", "i1")
+"""Of the fields of a packed `Segment`."""
 
 
 @dataclass
@@ -177,7 +179,8 @@ def _until(times: np.ndarray, weights: np.ndarray, edges: np.ndarray) -> np.ndar
 def measure(run: Run) -> Usage:
     """Return where the time of a run's evaluators went, up to now."""
     seconds, _, kept = run.timeline.account(run.now, run.live)
-    launch, rank, activity, begin, end, trial, open_ = (np.array(column) for column in kept)
+    table = np.frombuffer(bytes(kept), dtype=np.dtype(list(zip(Segment._fields, _TYPES))))
+    launch, rank, activity, begin, end, trial, open_ = (np.ascontiguousarray(table[name]) for name in Segment._fields)
     weights = {rank_: len(worker.ranks) for rank_, worker in run.workers.items()}
     ranks, where = np.unique(rank, return_inverse=True)
     weight = np.array([weights.get(int(r), 1) for r in ranks], dtype=float)[where] if len(ranks) else np.empty(0)
