@@ -132,6 +132,8 @@ class History:
         Ranks that the last launch has killed by ``--chaos``.
     n_retried : int
         Trials that were to be tried again in the last launch because their evaluator was lost.
+    n_groups : int
+        The largest number that a group of ranks has had.
     presence : dict of int to list of float
         For each evaluator of the last launch when it joined and, perhaps, left.
     added : dict of int to dict
@@ -162,6 +164,7 @@ class History:
     ended: bool = False
     n_killed: int = 0
     n_retried: int = 0
+    n_groups: int = 0
     presence: dict[int, list[float]] = field(default_factory=dict)
     added: dict[int, Config] = field(default_factory=dict)
     n_added: int = 0
@@ -265,7 +268,9 @@ class History:
         if self.added:
             self.added.pop(event["key"], None)
         self.unfinished.pop(id_, None)  # the order is that of a queue
-        self.unfinished[id_] = Trial(id_, event["key"], event["config"], event["attempt"])
+        ranks, group = event.get("ranks", ()), event.get("group", 0)
+        self.unfinished[id_] = Trial(id_, event["key"], event["config"], event["attempt"], False, ranks, group)
+        self.n_groups = max(self.n_groups, group)
         self.holders[id_] = [event["rank"]]
         self.since[id_] = event["t"]
 

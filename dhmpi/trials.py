@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ EPOCHS = "num_epochs"
 """Entry of a configuration that is only screened: how long."""
 PARENT = "parent"
 """Entry of a configuration that was screened and is evaluated in full: the key of the screening."""
+RANKS = "num_ranks"
+"""Entry of a configuration: how many ranks evaluate it together."""
 
 
 class Status(str, Enum):
@@ -68,6 +71,10 @@ class Trial(NamedTuple):
     """0 for the first try; one more each time the trial is given out again."""
     copy: bool = False
     """Whether the same trial runs elsewhere too; the first answer counts."""
+    ranks: Sequence[int] = ()
+    """Those that evaluate it together, where they do: the lowest, the leader, comes first."""
+    group: int = 0
+    """Number of their communicator; the first time they see it, they make it."""
 
 
 class Outcome(NamedTuple):

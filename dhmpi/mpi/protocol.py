@@ -89,6 +89,8 @@ class Work(NamedTuple):
     """Trials whose outcome nobody wants any more."""
     stopped: Sequence[int] = ()
     """Trials that should end early and answer with what they have."""
+    dropped: Sequence[int] = ()
+    """Numbers of groups that will not work together again."""
 
 
 class Ready(NamedTuple):

@@ -40,7 +40,9 @@ SLOW_AFTER = 20
 
 
 @dataclass
-class _Evaluator:
+class Evaluator:
+    """What is known of one evaluator."""
+
     host: str
     queue: deque[int] = field(default_factory=deque)
     """Trials it holds, in order: the first is running, the others are placed."""
@@ -79,7 +81,7 @@ class _Host:
 class _Orders:
     """A `Work` message in the making."""
 
-    __slots__ = ("acknowledged", "cancelled", "recalled", "stopped", "trials")
+    __slots__ = ("acknowledged", "cancelled", "dropped", "recalled", "stopped", "trials")
 
     def __init__(self) -> None:
         self.trials: list[Trial] = []
@@ -87,6 +89,11 @@ class _Orders:
         self.recalled: list[int] = []
         self.cancelled: list[int] = []
         self.stopped: list[int] = []
+        self.dropped: list[int] = []
+
+    @property
+    def work(self) -> Work:
+        return Work(self.trials, self.acknowledged, self.recalled, self.cancelled, self.stopped, self.dropped)
 
 
 class Dispatcher:
@@ -139,7 +146,7 @@ class Dispatcher:
         self._holder: dict[int, int] = {}  # trial -> the rank it was last given to
         self._copy: dict[int, int] = {}  # trial -> another rank that runs it too
         self._losses: dict[int, list[Loss]] = {}
-        self._evaluators: dict[int, _Evaluator] = {}
+        self._evaluators: dict[int, Evaluator] = {}
         self._hosts: dict[str, _Host] = {}
         # The first of a plain dict takes ever longer to find when the first is what is always removed.
         self._idle: OrderedDict[int, None] = OrderedDict()  # ranks that hold nothing, first come first
@@ -208,10 +215,7 @@ class Dispatcher:
 
     def take_work(self) -> list[tuple[int, Work]]:
         """Return the messages for evaluators that have collected, and forget them."""
-        work = [
-            (rank, Work(orders.trials, orders.acknowledged, orders.recalled, orders.cancelled, orders.stopped))
-            for rank, orders in (*self._before, *self._work.items())
-        ]
+        work = [(rank, orders.work) for rank, orders in (*self._before, *self._work.items())]
         self._before, self._work = [], {}
         return work
 
@@ -295,7 +299,7 @@ class Dispatcher:
             for rank in holders:
                 since = history.since.get(trial.id, now)
                 evaluator = self._evaluators.setdefault(
-                    rank, _Evaluator(hosts[rank], seen=now, since=since, awaited=True)
+                    rank, Evaluator(hosts[rank], seen=now, since=since, awaited=True)
                 )
                 evaluator.queue.append(trial.id)
             self._open[trial.id], self._holder[trial.id] = trial, holders[0]
@@ -308,7 +312,7 @@ class Dispatcher:
         """Take in what an evaluator of an earlier master has; what else it was given never arrived."""
         evaluator = self._evaluators.get(rank)
         if evaluator is None:
-            evaluator = self._evaluators[rank] = _Evaluator(
+            evaluator = self._evaluators[rank] = Evaluator(
                 host, seen=now, since=now, barred=self._quarantined(host), awaited=True
             )
         self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
@@ -329,7 +333,7 @@ class Dispatcher:
 
     def join(self, rank: int, host: str, now: float) -> None:
         """Take in an evaluator that is ready for work."""
-        evaluator = self._evaluators[rank] = _Evaluator(host, seen=now, since=now, barred=self._quarantined(host))
+        evaluator = self._evaluators[rank] = Evaluator(host, seen=now, since=now, barred=self._quarantined(host))
         self._n_usable += evaluator.usable
         self._rest(rank, evaluator)
         self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
@@ -561,7 +565,7 @@ class Dispatcher:
             orders = self._work[rank] = _Orders()
         orders.cancelled += ids
 
-    def _hear(self, rank: int, now: float) -> _Evaluator | None:
+    def _hear(self, rank: int, now: float) -> Evaluator | None:
         evaluator = self._evaluators.get(rank)
         if evaluator is not None and not evaluator.awaited:
             evaluator.seen = now
@@ -569,7 +573,7 @@ class Dispatcher:
                 self._welcome_back(rank, evaluator, now)
         return evaluator
 
-    def _change(self, rank: int, evaluator: _Evaluator, **flags: bool) -> None:
+    def _change(self, rank: int, evaluator: Evaluator, **flags: bool) -> None:
         """Change whether an evaluator may get trials."""
         before = evaluator.usable
         for name, value in flags.items():
@@ -581,7 +585,7 @@ class Dispatcher:
         elif not before:
             self._rest(rank, evaluator)
 
-    def _rest(self, rank: int, evaluator: _Evaluator) -> None:
+    def _rest(self, rank: int, evaluator: Evaluator) -> None:
         """Note whether an evaluator could do with another trial."""
         if not evaluator.queue:
             self._roomy.pop(rank, None)
@@ -590,7 +594,7 @@ class Dispatcher:
         elif len(evaluator.queue) <= self._depth and evaluator.usable:
             self._roomy[rank] = None
 
-    def _unqueue(self, rank: int, evaluator: _Evaluator, id_: int, now: float) -> None:
+    def _unqueue(self, rank: int, evaluator: Evaluator, id_: int, now: float) -> None:
         queue = evaluator.queue
         if queue and queue[0] == id_:
             queue.popleft()
@@ -620,7 +624,7 @@ class Dispatcher:
             return
         self._events.append({"e": "returned", "t": now, "trial": id_, "rank": rank})
 
-    def _left(self, rank: int, evaluator: _Evaluator | None, id_: int, now: float) -> None:
+    def _left(self, rank: int, evaluator: Evaluator | None, id_: int, now: float) -> None:
         """Note that an evaluator has left a trial: to others, or because an earlier master had it end everything."""
         if evaluator is None:
             return
@@ -630,7 +634,7 @@ class Dispatcher:
             self._unqueue(rank, evaluator, id_, now)
             self._give_back(rank, id_, now)
 
-    def _answered_late(self, rank: int, evaluator: _Evaluator, id_: int) -> None:
+    def _answered_late(self, rank: int, evaluator: Evaluator, id_: int) -> None:
         """Note that an evaluator had an outcome before it could leave a trial to others."""
         if id_ in evaluator.leaving:
             evaluator.leaving.discard(id_)
@@ -744,7 +748,10 @@ class Dispatcher:
         line = self._added or self._ahead
         if not line or self.n_started >= self.limits.max_evals:
             return None
-        key, config = line.popleft()
+        return self._start_trial(*line.popleft())
+
+    def _start_trial(self, key: int, config: Config) -> Trial:
+        """Make a trial of a proposal."""
         trial = Trial(self.n_started, key, config)
         self.n_started += 1
         self._started_keys.append(key)
@@ -885,7 +892,7 @@ class Dispatcher:
             f"{seconds / n:.3g} s elsewhere"
         )
 
-    def _give(self, rank: int, evaluator: _Evaluator, trial: Trial, now: float) -> None:
+    def _give(self, rank: int, evaluator: Evaluator, trial: Trial, now: float) -> None:
         evaluator.queue.append(trial.id)
         self._orders(rank).trials.append(trial)
         event = {
@@ -921,7 +928,7 @@ class Dispatcher:
                 evaluator.recalled = True
                 self._orders(rank).recalled += list(evaluator.queue)[1:]
 
-    def _silence(self, rank: int, evaluator: _Evaluator, now: float) -> None:
+    def _silence(self, rank: int, evaluator: Evaluator, now: float) -> None:
         self._change(rank, evaluator, silent=True)
         seconds = now - evaluator.seen
         self._events.append({"e": "silent", "t": now, "rank": rank, "seconds": round(seconds, 1)})
@@ -930,14 +937,14 @@ class Dispatcher:
         self._take_back(rank, evaluator, now, reason, died=False)
         self._readmit(now)
 
-    def _welcome_back(self, rank: int, evaluator: _Evaluator, now: float) -> None:
+    def _welcome_back(self, rank: int, evaluator: Evaluator, now: float) -> None:
         """Let a rank that was silent keep what nobody else has started, and leave the rest."""
         self._events.append({"e": "heard", "t": now, "rank": rank})
         evaluator.queue = self._kept(rank, evaluator.queue, now)
         evaluator.since = now
         self._change(rank, evaluator, silent=False)
 
-    def _take_back(self, rank: int, evaluator: _Evaluator, now: float, reason: str, died: bool) -> None:
+    def _take_back(self, rank: int, evaluator: Evaluator, now: float, reason: str, died: bool) -> None:
         """Have the trials of a lost evaluator tried again; only what was running there is blamed."""
         for position, id_ in enumerate(evaluator.queue):
             copied = self._copy.get(id_) == rank
@@ -947,8 +954,7 @@ class Dispatcher:
             if ran:
                 self._losses.setdefault(id_, []).append(Loss(evaluator.host, died))
                 if died:
-                    self._hosts.setdefault(evaluator.host, _Host()).n += 1
-                    self._crashed(evaluator.host, now)
+                    self._note_death(evaluator.host, now)
             self._events.append(
                 {
                     "e": "lost",
@@ -970,14 +976,22 @@ class Dispatcher:
             if self._keep_copy(id_, trial):
                 continue
             if ran and (why := self._given_up(id_)):
-                why = f"not tried again after {why}; the last time: {reason}"
-                lost = Outcome(id_, trial.attempt, Status.LOST, None, {}, rank, evaluator.host, reason=why)
-                self._finish(lost, trial, now)
-                self._check_budget(now)
+                self._lose(trial, rank, evaluator.host, why, reason, now)
                 continue
             self.n_retried += ran
             self._forget_progress(id_)
             self._waiting.append(trial._replace(attempt=trial.attempt + ran))
+
+    def _note_death(self, host: str, now: float) -> None:
+        """Count an evaluator that died while it ran a trial."""
+        self._hosts.setdefault(host, _Host()).n += 1
+        self._crashed(host, now)
+
+    def _lose(self, trial: Trial, rank: int, host: str, why: str, reason: str, now: float) -> None:
+        """Give up a trial for good."""
+        why = f"not tried again after {why}; the last time: {reason}"
+        self._finish(Outcome(trial.id, trial.attempt, Status.LOST, None, {}, rank, host, reason=why), trial, now)
+        self._check_budget(now)
 
     def _given_up(self, id_: int) -> str:
         """Return why a trial should not be tried again, empty if it should."""

@@ -16,6 +16,7 @@ import numpy as np
 from dhmpi.budget import Limits
 from dhmpi.mpi.protocol import News, Proposed, Work
 from dhmpi.roles.dispatcher import Dispatcher
+from dhmpi.roles.groupdispatcher import GroupDispatcher
 from dhmpi.roles.supply import Ask, Supply
 from dhmpi.search.base import Search
 from dhmpi.trials import Config, Outcome, Status, Trial
@@ -38,6 +39,7 @@ class VirtualRun:
     """
 
     n_evaluators: int
+    """Ranks, where evaluations have several."""
     outcomes: list[tuple[Outcome, Trial]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
@@ -61,6 +63,8 @@ class _Simulator:
         latency: float,
         ask_seconds: Callable[[int, int], float],
         seed: int,
+        ranks_per_host: int | None,
+        ranks_per_eval: int,
     ) -> None:
         self.search = search
         self.objective = objective
@@ -68,7 +72,12 @@ class _Simulator:
         self.latency = latency
         self.ask_seconds = ask_seconds
         self.rng = np.random.default_rng(seed)
-        self.dispatcher = Dispatcher(limits, silence=None)
+        self.hosts = {rank: f"host{rank // (ranks_per_host or 1)}" for rank in range(n_evaluators)}
+        self.dispatcher = (
+            Dispatcher(limits, silence=None)
+            if ranks_per_host is None
+            else GroupDispatcher(limits, self.hosts, size=ranks_per_eval, silence=None)
+        )
         self.supply = Supply(limits.max_evals)
         self.run = VirtualRun(n_evaluators)
         self.queues: dict[int, list[Trial]] = {rank: [] for rank in range(n_evaluators)}
@@ -83,9 +92,9 @@ class _Simulator:
         heapq.heappush(self._events, (self.now + seconds, self._n_events, action, arguments))
 
     def play(self) -> VirtualRun:
-        for rank in self.queues:
-            self.dispatcher.join(rank, f"host{rank}", 0.0)
-        self.after(0.0, self.hear, News((), (), (), len(self.queues), self.dispatcher.n_wanted))
+        for rank, host in self.hosts.items():
+            self.dispatcher.join(rank, host, 0.0)
+        self.after(0.0, self.hear, News((), (), (), self.dispatcher.n_evaluators, self.dispatcher.n_wanted))
         while self._events and not self.dispatcher.over:
             self.now, _, action, arguments = heapq.heappop(self._events)
             action(*arguments)
@@ -107,7 +116,7 @@ class _Simulator:
         queue = self.queues[rank]
         returned = [trial.id for trial in queue if trial.id in work.recalled and trial.id not in self.running]
         queue[:] = [trial for trial in queue if trial.id not in returned and trial.id not in work.cancelled]
-        queue += work.trials
+        queue += [trial for trial in work.trials if rank == (trial.ranks or (rank,))[0]]
         if returned:
             self.after(self.latency, self.dispatcher_returned, rank, returned)
         self.start(rank)
@@ -124,11 +133,11 @@ class _Simulator:
         if trial not in self.queues[rank]:
             return  # cancelled meanwhile
         self.queues[rank].remove(trial)
-        self.run.busy_seconds += self.now - start
+        self.run.busy_seconds += (self.now - start) * max(1, len(trial.ranks))
         y = self.objective(trial.config)
         status = Status.FAILED if y is None else Status.DONE
         outcome = Outcome(
-            trial.id, trial.attempt, status, y, {}, rank, f"host{rank}", start, self.now, self.now - start
+            trial.id, trial.attempt, status, y, {}, rank, self.hosts[rank], start, self.now, self.now - start
         )
         self.after(self.latency, self.report, rank, outcome)
         self.start(rank)
@@ -188,6 +197,8 @@ def simulate(
     latency: float = 1e-4,
     ask_seconds: Callable[[int, int], float] = lambda n_told, n: 0.01,
     seed: int = 0,
+    ranks_per_host: int | None = None,
+    ranks_per_eval: int = 1,
 ) -> VirtualRun:
     """Run `search` on simulated evaluators.
 
@@ -206,9 +217,16 @@ def simulate(
         Outcomes known and proposals wanted -> virtual seconds the search thinks; 10 ms by default.
     seed : int
         Of the durations.
+    ranks_per_host : int, optional
+        If given, evaluations have several ranks: there are `n_evaluators` ranks, so many on each host, and a
+        configuration says in ``num_ranks`` how many evaluate it.
+    ranks_per_eval : int, default 1
+        How many evaluate it if it does not say.
 
     Returns
     -------
     VirtualRun
     """
-    return _Simulator(search, limits, n_evaluators, objective, duration, latency, ask_seconds, seed).play()
+    return _Simulator(
+        search, limits, n_evaluators, objective, duration, latency, ask_seconds, seed, ranks_per_host, ranks_per_eval
+    ).play()
