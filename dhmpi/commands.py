@@ -29,6 +29,7 @@ COMMANDS = {
     "doctor": "Examine a machine, under its own launcher, before a search runs there.",
     "ls": "List runs, their evaluations and their workers.",
     "watch": "Watch a run in the terminal while it goes on.",
+    "steer": "Change a run while it goes on: points, evaluations, its end, a pause.",
     "analytics": "Say how a run went: utilisation, trajectory, best configurations, what mattered.",
     "rerun": "Repeat one evaluation of a run in the foreground.",
     "replay": "Run search and dispatcher again on a journal, and find where they part.",

@@ -106,9 +106,9 @@ def following(words: Sequence[str]) -> list[str]:
         return [*programs, *options] if values is None else values
     text = _help(command)
     parts = [part for choices in _CHOICES.findall(text) for part in choices.split(",")]
-    chosen = next((word for word in rest if word in parts), None)
+    chosen = next((i for i, word in enumerate(rest) if word in parts), None)
     if chosen is not None:
-        text = _help(command, chosen)
+        text = _help(command, *rest[: chosen + 1])
         parts = []
     options = _options(text)
     values = options.get(rest[-1]) if rest else None

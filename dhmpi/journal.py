@@ -448,6 +448,12 @@ def _files(directory: Path, headers: dict[str, dict[str, Any]] | None = None) ->
     return [file for _, _, file in sorted(found)]
 
 
+def headers(directory: Path) -> list[dict[str, Any]]:
+    """Return the first line of each file that counts, in the order of their masters."""
+    found: dict[str, dict[str, Any]] = {}
+    return [found[file.name] for file in _files(directory, found)]
+
+
 def next_launch(directory: Path) -> int:
     """Return the number of the next launch: one more than any file has, whole or not."""
     numbers = [file.name.split(".", 1)[0] for file in directory.glob("*.jsonl")]

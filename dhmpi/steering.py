@@ -6,11 +6,14 @@ order is a JSON object in a file of its own; whoever writes one by hand moves it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from dhmpi.errors import DhmpiError
@@ -21,6 +24,8 @@ REFUSED = "refused"
 """Directory in the inbox that takes what cannot be done, each with the reason beside it."""
 ANSWERS = "answers"
 """Directory in the inbox that takes a file for each order that wants an answer, under the order's name."""
+ASIDE = "."
+"""Begins the name of a file in the making."""
 MOST_BYTES = 1 << 24
 """Size of an order at most."""
 
@@ -193,3 +198,33 @@ def added(events: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
         if event["e"] == "steered" and event["action"] == Action.ADD
         for key, config in event["points"]
     }
+
+
+@contextlib.contextmanager
+def opened(path: Path | str, dir_fd: int | None = None) -> Iterator[int]:
+    """Give the descriptor of a directory, which must be no symbolic link."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def made(directory: int, name: str) -> Iterator[int]:
+    """Give the descriptor of a directory in another one, which is made if it is missing."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=directory)
+    with opened(name, directory) as fd:
+        yield fd
+
+
+def write_at_once(directory: int, name: str, content: bytes) -> None:
+    """Write a file at once or not at all."""
+    aside = f"{ASIDE}{name}"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(aside, dir_fd=directory)
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=directory)
+    with os.fdopen(fd, "wb") as stream:
+        stream.write(content)
+    os.replace(aside, name, src_dir_fd=directory, dst_dir_fd=directory)

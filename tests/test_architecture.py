@@ -16,12 +16,24 @@ LAYERS = (
     ("search", "evaluate", "mpi", "nas"),
     ("roles",),
     ("launch", "restarts", "check", "rerun", "sites", "plan", "jobscript", "submit", "importable"),
-    ("tables", "ls", "doctor", "diagnosis", "watch", "analytics", "commands", "completion", "__main__", "nas.show"),
+    (
+        "tables",
+        "ls",
+        "doctor",
+        "diagnosis",
+        "watch",
+        "steer",
+        "analytics",
+        "commands",
+        "completion",
+        "__main__",
+        "nas.show",
+    ),
     ("ambs", "regevo", "random", "ppo", "nas.post", "nas.summary", "replay"),
 )
 TOOLS = (
     *("ambs", "regevo", "random", "ppo", "nas.post", "launch", "check", "replay", "rerun", "plan", "submit"),
-    *("ls", "doctor", "watch", "analytics", "commands", "completion"),
+    *("ls", "doctor", "watch", "steer", "analytics", "commands", "completion"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)
 

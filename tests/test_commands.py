@@ -135,6 +135,8 @@ def test_only_one_rank_of_many_says_what_is_wrong(monkeypatch, capsys):
         (["ambs"], ["--problem", "--resume"], []),
         (["ambs", "--evaluator"], ["inline", "process"], ["--problem"]),
         (["ambs", "--resume"], ["--problem"], []),
+        (["steer", "run"], ["add", "change", "--version"], ["runs"]),
+        (["steer", "run", "change"], ["--max-evals", "--wait"], ["add"]),
         (["launch"], ["ambs", "-n", "--restarts"], []),
         (["launch", "-n", "4", "ambs"], ["--kappa"], ["--mpiexec"]),
         (["launch", "-n", "4", "ambs", "--surrogate-model"], ["RF", "GP"], ["--kappa"]),

@@ -21,7 +21,20 @@ from typing import Any, NamedTuple
 from dhmpi.mpi.protocol import Check, Checked
 from dhmpi.roles.dispatcher import Dispatcher
 from dhmpi.roles.role import EverySeconds
-from dhmpi.steering import ANSWERS, INBOX, MOST_BYTES, REFUSED, Action, Order, OrderError, parse
+from dhmpi.steering import (
+    ANSWERS,
+    ASIDE,
+    INBOX,
+    MOST_BYTES,
+    REFUSED,
+    Action,
+    Order,
+    OrderError,
+    made,
+    opened,
+    parse,
+    write_at_once,
+)
 
 log = logging.getLogger("dhmpi")
 
@@ -35,8 +48,6 @@ MOST_AT_ONCE = 100
 """Orders read at a look."""
 REASON = ".reason"
 """Ends the name of the file beside a refused order that says why."""
-ASIDE = "."
-"""Begins the name of a file in the making."""
 OF_A_LAUNCH = frozenset({Action.DEADLINE, Action.PAUSE, Action.RESUME, Action.STOP})
 """What is meant for the launch that goes on, and not for the next."""
 
@@ -88,7 +99,7 @@ class Inbox:
             return []
         self._looks -= 1
         letters = []
-        with self._quietly(), _opened(self._path) as inbox:
+        with self._quietly(), opened(self._path) as inbox:
             for name in self._names(inbox)[:MOST_AT_ONCE]:
                 self._held.add(name)
                 try:
@@ -99,7 +110,7 @@ class Inbox:
 
     def answer(self, file: str, sentence: str, wanted: bool) -> None:
         """Remove an order that was followed, and answer it if somebody waits."""
-        with self._quietly(), _opened(self._path) as inbox:
+        with self._quietly(), opened(self._path) as inbox:
             if wanted:
                 self._write_answer(inbox, file, True, sentence)
             self._left.add(file)
@@ -111,12 +122,12 @@ class Inbox:
     def refuse(self, file: str, reason: str, wanted: bool = True) -> None:
         """Move what is no order, or cannot be followed, aside with the reason."""
         log.warning("the order %r is refused: %s", file, reason)
-        with self._quietly(), _opened(self._path) as inbox:
+        with self._quietly(), opened(self._path) as inbox:
             self._left.add(file)
-            with _made(inbox, REFUSED) as refused:
+            with made(inbox, REFUSED) as refused:
                 os.rename(file, file, src_dir_fd=inbox, dst_dir_fd=refused)
                 self._left.discard(file)
-                _write(refused, file + REASON, f"{reason}\n".encode())
+                write_at_once(refused, file + REASON, f"{reason}\n".encode())
             if wanted:
                 self._write_answer(inbox, file, False, reason)
         self._held.discard(file)
@@ -156,8 +167,8 @@ class Inbox:
         return Letter(name, f"{name}@{status.st_mtime_ns}", parse(text))
 
     def _write_answer(self, inbox: int, file: str, applied: bool, sentence: str) -> None:
-        with self._quietly(), _made(inbox, ANSWERS) as answers:
-            _write(answers, file, json.dumps({"applied": applied, "sentence": sentence}).encode() + b"\n")
+        with self._quietly(), made(inbox, ANSWERS) as answers:
+            write_at_once(answers, file, json.dumps({"applied": applied, "sentence": sentence}).encode() + b"\n")
 
     @contextlib.contextmanager
     def _quietly(self) -> Iterator[None]:
@@ -166,36 +177,6 @@ class Inbox:
             yield
         except OSError as error:
             log.warning("trouble with the inbox %s: %s", self._path, error)
-
-
-@contextlib.contextmanager
-def _opened(path: Path | str, dir_fd: int | None = None) -> Iterator[int]:
-    """Give the descriptor of a directory, which must be no symbolic link."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _made(inbox: int, name: str) -> Iterator[int]:
-    """Give the descriptor of a directory in the inbox, which is made if it is missing."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, dir_fd=inbox)
-    with _opened(name, inbox) as fd:
-        yield fd
-
-
-def _write(directory: int, name: str, content: bytes) -> None:
-    """Write a file at once or not at all."""
-    aside = f"{ASIDE}{name}"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(aside, dir_fd=directory)
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666, dir_fd=directory)
-    with os.fdopen(fd, "wb") as stream:
-        stream.write(content)
-    os.replace(aside, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 class Steering:
