@@ -30,6 +30,7 @@ ACTIONS = {
     "recruit": 0.3,
     "master_dies": 0.4,
     "stop": 0.2,
+    "steer": 0.5,
 }
 
 
@@ -83,10 +84,15 @@ class World:
     quarantine_after : int or None
     stops : bool
         Whether somebody may end the search.
+    steers : bool, default False
+        Whether somebody adds points, pauses and resumes, and changes how many evaluations there are.
     """
 
-    def __init__(self, rng, max_evals, n_evaluators, n_hosts, retries, elapsed, space, quarantine_after, stops):
+    def __init__(
+        self, rng, max_evals, n_evaluators, n_hosts, retries, elapsed, space, quarantine_after, stops, steers=False
+    ):
         self.rng, self.elapsed, self.space, self.max_evals = rng, elapsed, space, max_evals
+        self.steers, self.n_orders = steers, 0
         self.limits = Limits(max_evals, retries, max_failures=10**9, quarantine_after=quarantine_after)
         self.hosts = [f"host{rank % n_hosts}" for rank in range(3 * n_evaluators + 1)]
         self.now = 0.0
@@ -130,6 +136,7 @@ class World:
             assert self.n_finished[event["trial"]] == 0
             assert len(holders) == event.get("copy", 0)
             assert rank not in holders
+            assert not self.history.paused
         elif kind == "kept":
             assert not holders
         elif kind == "quarantined":
@@ -153,7 +160,8 @@ class World:
         """Compare what the dispatcher believes with what is on record."""
         d, history = self.dispatcher, self.history
         in_flight = [trial.id for trial in d.in_flight]
-        assert d.n_started <= self.max_evals
+        assert d.n_started <= d.limits.max_evals
+        assert (d.paused, d.n_added) == (self.history.paused or d.paused and d.stopping, self.history.n_added)
         assert sorted([*in_flight, *history.finished]) == list(range(d.n_started)) or d.stopping
         assert d.budget.n_finished == len(history.finished)
         assert d.n_retried == history.n_retried or self.awaited
@@ -226,6 +234,7 @@ class World:
         """Nothing goes wrong any more."""
         self.is_frantic = False
         self.now += 1.0
+        self.order("resume")
         self.search(0)
         for rank in list(self.living):
             self.thaw(rank)
@@ -309,6 +318,26 @@ class World:
     def stop(self, _):
         if self.stops:
             self.dispatcher.stop("somebody asked for an end", self.now, cancel=self.rng.random() < 0.5)
+            self.deliver()
+
+    def steer(self, _):
+        if not self.steers or self.dispatcher.stopping:
+            return
+        d = self.dispatcher
+        action = str(self.rng.choice(["add", "pause", "resume", "max-evals"]))
+        if action == "add" and d.n_wanted:
+            keys = [-1 - d.n_added - i for i in range(int(self.rng.integers(1, 1 + min(3, d.n_wanted))))]
+            self.order(action, points=[[key, {"x": key}] for key in keys])
+        elif action == "max-evals":
+            self.order(action, max_evals=max(1, d.n_started, d.limits.max_evals + int(self.rng.integers(-5, 6))))
+        elif action in ("pause", "resume"):
+            self.order(action)
+
+    def order(self, action, **content):
+        if self.dispatcher.stopping is None:
+            self.n_orders += 1
+            event = {"e": "steered", "t": self.now, "action": action, "order": str(self.n_orders), **content}
+            self.dispatcher.steer(event, self.now)
             self.deliver()
 
     def tick(self, _):

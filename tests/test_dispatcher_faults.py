@@ -697,6 +697,19 @@ def test_every_trial_finishes_once_whoever_dies(space, **parameters):
     assert sorted(world.history.finished) == list(range(n))
 
 
+@settings(max_examples=30, deadline=None)
+@given(**worlds)
+def test_every_trial_finishes_once_whatever_users_order(**parameters):
+    world = play(space=None, stops=False, steers=True, **parameters)
+
+    n = world.dispatcher.limits.max_evals
+    assert sorted(world.history.finished) == list(range(n))
+    keys = [trial.key for _, trial in world.history.finished.values()]
+    assert len(set(keys)) == n
+    points = {*range(-world.dispatcher.n_added, 0)}
+    assert points == {key for key in keys if key < 0} | world.history.added.keys()
+
+
 @settings(max_examples=50, deadline=None)
 @given(**worlds)
 def test_a_search_that_is_stopped_ends_and_records_what_is_unfinished(**parameters):

@@ -19,6 +19,7 @@ from journal_writer import (
 
 from dhmpi import runs
 from dhmpi.errors import RunDirectoryError
+from dhmpi.timeline import Activity
 from dhmpi.trials import Status
 
 STORY = [
@@ -232,3 +233,37 @@ def test_a_trial_given_up_as_lost_is_counted(tmp_path):
 
     assert run.counts == {Status.LOST: 1}
     assert next(run.jobs()).since is None
+
+
+def steered(action, t, **rest):
+    return event("steered", t, action=action, order=f"order{t}", **rest)
+
+
+def test_a_paused_run_says_so_and_its_idle_evaluators_drain(going):
+    run = runs.opened(going.path)
+    going.add(steered("pause", 6), finished(4, 3, 3, 7, 0.5))
+
+    run.refresh()
+
+    assert (run.state, run.standing) == ("running", "paused")
+    assert [e["action"] for e in run.steering] == ["pause"]
+    seconds, _, _ = run.timeline.account(T0 + 17, True)
+    assert seconds[Activity.DRAINING] == pytest.approx(10)
+    going.add(steered("resume", 17))
+    run.refresh()
+    assert run.standing == "running"
+    more, _, _ = run.timeline.account(T0 + 27, True)
+    assert more[Activity.DRAINING] == pytest.approx(10)
+
+
+def test_a_changed_number_of_evaluations_and_end_are_those_of_the_run(going):
+    going.add(steered("max-evals", 6, max_evals=7), steered("deadline", 6.5, deadline=T0 + 99))
+
+    run = runs.opened(going.path)
+
+    assert (run.max_evals, run.deadline()) == (7, T0 + 99)
+    seconds, _, _ = run.timeline.account(T0 + 8, True)
+    going.add(finished(4, 3, 3, 7, 0.5))
+    run.refresh()
+    after, _, _ = run.timeline.account(T0 + 8, True)
+    assert after[Activity.DRAINING] - seconds[Activity.DRAINING] == pytest.approx(1)
