@@ -7,6 +7,7 @@ A failed evaluation is no exception but an :class:`dhmpi.trials.Outcome`.
 from __future__ import annotations
 
 EXIT_BAD_INPUT = 2
+EXIT_BUG = 70
 EXIT_LOST = 75
 
 

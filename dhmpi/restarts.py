@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dhmpi import journal
-from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, RunDirectoryError
+from dhmpi.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_LOST, RunDirectoryError
 from dhmpi.mpi.environment import job_deadline
 
 HOST_OPTIONS = frozenset(
@@ -64,7 +64,8 @@ def run(
 ) -> int:
     """Launch a search, and resume it as often as allowed if it dies; return the exit code of the last launch.
 
-    It is 75 if that launch died with exit code 0, as Open MPI's may.
+    It is 75 if that launch died with exit code 0, as Open MPI's may.  Nothing is resumed after exit code 2, a mistake
+    of the user, and 70, a bug.
 
     Parameters
     ----------
@@ -92,6 +93,9 @@ def run(
         n_before = _n_headers(directory)
         code = start(attempt, functools.partial(_has_ended, directory, n_before))
         if code == EXIT_BAD_INPUT or interrupted():
+            return code
+        if code == EXIT_BUG:
+            _say(f"a bug has ended the job (exit code {code}), and would again: no restart; --resume continues the run")
             return code
         try:
             history = journal.replay(directory / "journal")

@@ -61,7 +61,7 @@ def test_what_has_ended_is_not_started_again(launch):
     assert (code, len(attempts)) == (1, 1)
 
 
-@pytest.mark.parametrize("code", [0, 9, 70, 137])
+@pytest.mark.parametrize("code", [0, 9, 75, 137])
 def test_what_has_died_is_resumed_whatever_its_exit_code(launch, code, capsys):
     ended, attempts = launch((code, PLACED), (code,), (0, ENDED))
 
@@ -81,6 +81,13 @@ def test_restarts_are_counted(launch, capsys):
 
 def test_bad_input_is_never_tried_again(launch):
     assert launch((2,))[0] == 2
+
+
+def test_a_bug_is_met_once(launch, capsys):
+    code, attempts = launch((70, PLACED))
+
+    assert (code, len(attempts)) == (70, 1)
+    assert "a bug has ended the job" in capsys.readouterr().out
 
 
 def test_hosts_that_do_not_answer_are_left_out(launch, capsys):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dhmpi import platform
-from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, DhmpiError
+from dhmpi.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_LOST, DhmpiError
 from dhmpi.evaluate.process import Keeper
 from dhmpi.mpi import binding, layout, protocol, world
 from dhmpi.mpi.environment import fault_tolerant, gpu_variable, gpus, launcher_rank
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from dhmpi.roles.master import Master
     from dhmpi.roles.searcher import SearchHost
 
-EXIT_BUG = 70
 OTHERS_WAIT = 2.0
 """Seconds that other ranks leave rank 0 to say what is wrong, before their end makes the launcher end it."""
 

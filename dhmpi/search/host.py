@@ -14,12 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dhmpi import frames, platform
-from dhmpi.errors import DhmpiError
+from dhmpi.errors import EXIT_BUG, DhmpiError
 from dhmpi.search.base import Learning, Search, Team
 from dhmpi.search.build import build
 from dhmpi.trials import Config
-
-EXIT_BUG = 70
 
 
 class Host:
