@@ -168,8 +168,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="if the whole job dies, resume the run up to N times while time is left, without hosts that do not answer; "
-        "not after exit code 2 (bad input) or 70 (a bug)",
+        help="if the whole job dies, resume the run up to N times while time is left, without hosts that do not "
+        "answer; not after exit code 2 (bad input) or 70 (a bug)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the command and do nothing")
     parser.add_argument("program", choices=PROGRAMS, help="what to start; its own options follow")

@@ -66,7 +66,7 @@ def test_a_killed_training_goes_on(start, search):
     directory = search / "post"
 
     launch = start(3, *words, environment=environment)
-    wait_for(partial(has_finished, directory, 8))
+    wait_for(partial(has_finished, directory, 8), 110)  # all ranks import TensorFlow first
     launch.kill()
     ended = start(4, "nas.post", search, "--resume", *STANDIN, environment=environment).wait()
 
@@ -83,7 +83,7 @@ def test_a_killed_training_goes_on(start, search):
 @pytest.mark.parametrize("mpi", ["openmpi"], indirect=True)  # the other cannot survive the death of a rank
 def test_the_report_comes_although_the_master_has_died(start, search):
     launch = start(4, "nas.post", search, *STANDIN, "--top", 4, "--repeat", 8, environment={"CHOSEN_SECONDS": "0.1"})
-    wait_for(partial(has_finished, search / "post", 8))
+    wait_for(partial(has_finished, search / "post", 8), 110)
 
     os.kill(launch.rank(0), signal.SIGKILL)
     ended = launch.wait()
