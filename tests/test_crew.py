@@ -255,13 +255,14 @@ def test_a_role_is_taken_up_when_a_master_asks_for_it_and_only_then(ranks):
 # -- the watch over the master -----------------------------------------------------------------------------------------
 
 
-def test_the_master_tells_the_next_in_line_that_it_is_there(network, ranks):
+def test_the_master_tells_those_next_in_line_that_it_is_there(network):
+    ranks = [Rank(network, rank) for rank in range(4)]
     ranks[0].post.declare_dead([1])
 
     ranks[0].crew.watch_master()
     ranks[0].crew.watch_master()  # too soon for another
 
-    assert [[message.tag for message in inbox] for inbox in network.inboxes] == [[], [], [Tag.SERVING], []]
+    assert [[message.tag for message in inbox] for inbox in network.inboxes] == [[], [], [Tag.SERVING], [Tag.SERVING]]
 
 
 def test_the_next_in_line_takes_the_place_of_a_silent_master(clock, network):
@@ -275,6 +276,36 @@ def test_the_next_in_line_takes_the_place_of_a_silent_master(clock, network):
     assert ranks[1].post.dead == {0}
     with pytest.raises(DeclaredDeadError):
         ranks[0].hear_all()
+
+
+def test_the_third_notices_that_master_and_next_in_line_are_frozen(clock, network):
+    ranks = [Rank(network, rank) for rank in range(4)]
+    clock.now += 2 * SILENCE - 1
+    ranks[2].crew.watch_master()
+    assert ranks[2].master is None
+    clock.now += 2
+
+    for rank in (3, 2):
+        ranks[rank].crew.watch_master()
+
+    assert [rank.master is not None for rank in ranks] == [False, False, True, False]
+    assert ranks[2].post.dead == {0, 1}
+    for rank in ranks[:2]:
+        with pytest.raises(DeclaredDeadError):
+            rank.hear_all()
+
+
+def test_the_third_hears_of_the_master_that_the_second_has_become(clock, network):
+    ranks = [Rank(network, rank) for rank in range(3)]
+    clock.now += SILENCE + 1
+    ranks[1].crew.watch_master()
+    ranks[2].hear(1, Tag.HEIR)
+    clock.now += SILENCE - 1
+
+    ranks[2].crew.watch_master()
+
+    assert ranks[2].master is None
+    assert ranks[2].post.lowest == 1
 
 
 def test_a_sign_of_life_of_the_master_is_enough(clock, network):

@@ -41,7 +41,7 @@ class Tag(IntEnum):
     # master -> everybody
     STOP = 51
     HEIR = 52
-    # master -> next in line
+    # master -> those next in line
     SERVING = 53
     # master -> anybody, to rehearse a death
     KILL = 54

@@ -6,6 +6,7 @@ they are polled; none of them ever blocks, except in an inline evaluation.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -21,6 +22,8 @@ SILENCE = 90.0
 """Seconds without a sign of life after which a rank is not counted on."""
 SIGNS_OF_LIFE = 3
 """Signs of life that a rank gives in that time."""
+WATCHERS = 3
+"""Ranks next in line that watch the master: so many, less one, may freeze together with it."""
 ABSENT = 2.0
 """Seconds between two looks after which a rank was not there itself, and cannot say who was silent meanwhile."""
 
@@ -103,7 +106,8 @@ class Crew:
     succeed : callable
         Called with the crew when the role of the master falls to this rank; adds it.
     silence : float, default 90
-        Seconds without a word from the master after which the next in line takes its place, where that is possible.
+        Seconds without a word from the master after which the next in line takes its place, where that is possible;
+        the one behind it waits twice as long, since both may be frozen.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class Crew:
         self._by_tag: dict[Tag, Role] = {}
         self._looked_at = self._heard_at = time.monotonic()
         self._silence = silence
+        self._place = self._place_in_line()
         self._sign_of_life = EverySeconds(silence / SIGNS_OF_LIFE)
 
     @property
@@ -170,6 +175,8 @@ class Crew:
         new = self.post.declare_dead(ranks)
         if not new:
             return
+        if (place := self._place_in_line()) != self._place:
+            self._place, self._heard_at = place, time.monotonic()
         for role in self.roles:
             if role.active:
                 role.lost(new)
@@ -185,22 +192,28 @@ class Crew:
         return absent
 
     def watch_master(self) -> None:
-        """Where deaths are survived: tell the next in line that the master is there, or, being that one, miss it."""
+        """Where deaths are survived: tell those next in line that the master is there, or, being one, miss it."""
         post = self.post
-        now = time.monotonic()
-        next_ = next((rank for rank in range(post.lowest + 1, post.size) if rank not in post.dead), None)
-        if next_ is None:
-            return
         if post.rank == post.lowest:
             if self._sign_of_life():
-                post.send(next_, Tag.SERVING, Serving())
-        elif post.rank != next_:
-            self._heard_at = now
-        elif now - self._heard_at > self._silence:
-            silent = [rank for rank in range(next_) if rank not in post.dead]
+                for rank in self._line():
+                    post.send(rank, Tag.SERVING, Serving())
+        elif self._place and time.monotonic() - self._heard_at > self._place * self._silence:
+            silent = [rank for rank in range(post.rank) if rank not in post.dead]
             for rank in silent:
                 post.send(rank, Tag.HEIR, Heir(0))  # so that it ends, should it come back
             self.bury(silent)
+
+    def _line(self) -> list[int]:
+        """Return the ranks that watch the master, the next in line first."""
+        post = self.post
+        living = (rank for rank in range(post.lowest + 1, post.size) if rank not in post.dead)
+        return list(itertools.islice(living, WATCHERS))
+
+    def _place_in_line(self) -> int:
+        """Return this rank's place among those that watch the master, from 1; 0 if it is none of them."""
+        line = self._line()
+        return line.index(self.post.rank) + 1 if self.post.rank in line else 0
 
     def _obeys(self, source: int) -> bool:
         """Return whether a master is the one to obey, believing one of a higher rank that it is."""

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 
 import pytest
 from test_ambs import HERE, SLOW, n_finished, rows, wait_for
@@ -91,24 +90,29 @@ def test_a_death_during_a_takeover(start, tmp_path):
     check_complete(directory, 60)
 
 
-@pytest.mark.parametrize("rank", [0, 2], ids=["master", "evaluator"])
-def test_a_frozen_rank_is_given_up_and_may_come_back(start, tmp_path, rank):
+@pytest.mark.parametrize("frozen", [(0,), (2,), (0, 1)], ids=["master", "evaluator", "master and heir"])
+def test_a_frozen_rank_is_given_up_and_may_come_back(start, tmp_path, frozen):
     directory = tmp_path / "run"
     launch = start(
         5, "ambs", *SLOW, "--max-evals", 150, "--log-dir", directory, "--silence-minutes", 0.04,
     )  # fmt: skip
     wait_for(lambda: n_finished(directory) >= 5)
-    pid = launch.rank(rank)
+    pids = [launch.rank(rank) for rank in frozen]
 
-    os.kill(pid, signal.SIGSTOP)
-    time.sleep(4)
-    os.kill(pid, signal.SIGCONT)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    if 0 in frozen:
+        wait_for(lambda: (directory / "journal" / f"0.{len(frozen)}.jsonl").exists())
+    else:
+        wait_for(lambda: '"e":"silent"' in (directory / "journal" / "0.0.jsonl").read_text())
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
     ended = launch.wait()
 
     assert ended.code == 0, ended.err
     check_complete(directory, 150)
-    if rank == 0:
-        assert "Rank 1 on" in ended.out
+    if 0 in frozen:
+        assert f"Rank {len(frozen)} on" in ended.out
     else:
         assert "was silent" in ended.out
 
