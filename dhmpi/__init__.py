@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dhmpi.evaluate.context import TrialContext
 
 __version__ = "0.1.0"
@@ -22,3 +24,10 @@ def trial() -> TrialContext:
     from dhmpi.evaluate.context import current  # late: `import dhmpi` stays free
 
     return current()
+
+
+def staged(path: str | Path) -> Path:
+    """Return where the copy of a file or directory is that ``--stage`` has made; the path itself if there is none."""
+    from dhmpi.staging import here  # late: `import dhmpi` stays free
+
+    return here(path)

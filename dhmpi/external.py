@@ -76,6 +76,7 @@ class Program:
             raise ProblemError(f"--run {name!r} names no program: write the command behind {PREFIX}")
         for word in self._words:
             self._check(word)
+        self._words = [str(dhmpi.staged(word)) if word.startswith("/") else word for word in self._words]
         self._home = str(Path.cwd())
         self._scripts = _scripts(self._words)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -190,6 +191,22 @@ class SearchOptions:
         "how to evaluate",
         metavar="IMAGE",
     )
+    stage: str | None = option(
+        None,
+        "files and directories, code, data or a Python environment, with : between them, of which every node gets "
+        "a copy on its own disk, sent over MPI; evaluations use the copies, and find them with dhmpi.staged(path)",
+        "how to evaluate",
+        metavar="PATHS",
+    )
+    stage_to: str | None = option(
+        None,
+        "directory on every node for copies, in which {host} stands for its name; by default that for temporary files",
+        "how to evaluate",
+        metavar="DIRECTORY",
+    )
+    keep_staged: bool = option(
+        False, "leave copies on the nodes, so that the next launch there has them already", "how to evaluate"
+    )
     max_rss: float | None = option(
         None, "MB; an evaluation whose processes use more is killed", "how to evaluate", float, metavar="MB"
     )
@@ -266,6 +283,11 @@ class SearchOptions:
         return () if self.wrap is None else tuple(shlex.split(self.wrap))
 
     @property
+    def staging(self) -> tuple[str, ...]:
+        """Paths of what is copied onto the nodes."""
+        return () if self.stage is None else tuple(name for name in self.stage.split(os.pathsep) if name)
+
+    @property
     def grace(self) -> float:
         """Seconds."""
         return 60 * self.grace_minutes
@@ -323,6 +345,12 @@ class SearchOptions:
                         f"itself: use --evaluator process"
                     )
         self._check_wrap()
+        if self.stage is None and (self.stage_to is not None or self.keep_staged):
+            raise OptionError("--stage-to and --keep-staged need --stage, which says what is copied")
+        if self.stage is not None and not self.staging:
+            raise OptionError("--stage names nothing to copy")
+        if self.stage is not None and self.evaluator == "inline":
+            raise OptionError("--stage needs --evaluator process: the rank itself has begun with the originals")
         if external.is_external(self.run):
             external.Program(self.run)
             if self.evaluator == "inline":

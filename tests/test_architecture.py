@@ -10,7 +10,18 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "dhmpi"
 LAYERS = (
-    ("errors", "trials", "frames", "platform", "chaos", "stopping", "steering", "mpi.environment", "evaluate.result"),
+    (
+        "errors",
+        "trials",
+        "frames",
+        "platform",
+        "chaos",
+        "stopping",
+        "steering",
+        "mpi.environment",
+        "evaluate.result",
+        "staging",
+    ),
     ("problem", "load", "external", "journal", "results", "budget", "rundirectory", "timeline", "runs"),
     ("mpi.layout", "mpi.protocol", "mpi.wait", "options"),
     ("search", "evaluate", "mpi", "nas"),
@@ -92,7 +103,7 @@ def test_every_module_imports_its_own_layer_or_a_lower_one(path):
 def test_few_modules_touch_mpi():
     users = {name_of(path) for path in MODULES if any(name.split(".")[0] == "mpi4py" for name in imports(path))}
 
-    assert users == {"mpi.world", "mpi.post", "mpi.examine", "launch"}
+    assert users == {"mpi.world", "mpi.post", "mpi.stage", "mpi.examine", "launch"}
 
 
 def test_one_module_names_comm_world():

@@ -95,6 +95,8 @@ class EvaluationSpec:
         The interpreter of the evaluating process.
     watched : bool, default False
         Whether somebody looks at what running functions report.
+    home : str, optional
+        Where the evaluating process starts, and looks for modules; by default the working directory.
     """
 
     run: str
@@ -112,6 +114,7 @@ class EvaluationSpec:
     wrap: tuple[str, ...] = ()
     python: str = sys.executable
     watched: bool = False
+    home: str | None = None
 
 
 class Evaluator(Protocol):

@@ -324,7 +324,7 @@ class ProcessEvaluator:
     def __init__(self, keeper: Keeper, spec: EvaluationSpec) -> None:
         self._keeper = keeper
         self._spec = spec
-        self._home = str(Path.cwd())
+        self._home = spec.home or str(Path.cwd())
         self._run_directory = spec.run_directory.absolute()
         self._events: list[Event] = []
         self._announce = False  # Loaded is told once, for the first child

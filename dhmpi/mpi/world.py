@@ -21,6 +21,7 @@ from dhmpi.mpi.environment import fault_tolerant, launcher_size
 from dhmpi.mpi.layout import Layout
 from dhmpi.mpi.post import Post, RankLostError
 from dhmpi.mpi.protocol import Tag
+from dhmpi.staging import Staged
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -69,6 +70,8 @@ class World:
         The cores on which each rank may run.
     startup : tuple of float
         Seconds that this rank took to initialise MPI, and to meet the others.
+    staged : Staged or None
+        What was copied onto the nodes.
     """
 
     rank: int
@@ -84,6 +87,7 @@ class World:
     launch: Launch
     cores: tuple[tuple[int, ...], ...] = ()
     startup: tuple[float, float] = (0.0, 0.0)
+    staged: Staged | None = None
 
     @property
     def survives(self) -> bool:
@@ -126,9 +130,13 @@ class _Facts(NamedTuple):
     n_cpus: int
     launch: Launch
     cores: tuple[tuple[int, ...], ...]
+    staged: Staged | None
 
 
-def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch]) -> World:
+Stage = Callable[["MPI.Comm", "tuple[str, ...]", Launch], Staged]
+
+
+def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch], stage: Stage | None = None) -> World:
     """Initialise MPI, agree on the layout and split the world (collective over the world).
 
     Where deaths are survived, ranks that die meanwhile are left out.
@@ -139,6 +147,8 @@ def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch
         Host names by rank -> Layout; must give the same answer on every rank.
     choose : callable
         Called on rank 0.
+    stage : callable, optional
+        Communicator, host names by rank, launch -> what was copied onto the nodes (collective).
 
     Raises
     ------
@@ -160,7 +170,7 @@ def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch
             f"`python -m dhmpi.launch`"
         )
     survives = fault_tolerant() and hasattr(world, "Ack_failed")
-    comm, facts = (_meet_survivors if survives else _meet_all)(world, plan, choose)
+    comm, facts = (_meet_survivors if survives else _meet_all)(world, plan, choose, stage)
     if isinstance(facts.layout, DhmpiError):
         raise facts.layout
     return World(
@@ -176,11 +186,14 @@ def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch
         library=_library(MPI),
         launch=facts.launch,
         cores=facts.cores,
-        startup=(initialised - began, time.monotonic() - initialised),
+        startup=(initialised - began, time.monotonic() - initialised - (facts.staged.seconds if facts.staged else 0.0)),
+        staged=facts.staged,
     )
 
 
-def _meet(comm: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch]) -> _Facts:
+def _meet(
+    comm: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch], stage: Stage | None
+) -> _Facts:
     """Exchange what every rank must know of the others (collective over comm)."""
     from mpi4py import MPI
 
@@ -193,6 +206,13 @@ def _meet(comm: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Cal
         layout = plan(hosts)
     except DhmpiError as error:
         layout = error
+    launch = Launch(*comm.bcast(tuple(choose()) if rank == 0 else None))
+    staged: Staged | None = None
+    if stage is not None and not isinstance(layout, DhmpiError):
+        try:
+            staged = stage(comm, hosts, launch)
+        except DhmpiError as error:  # on all ranks; without it a layout is of no use
+            layout = error
     groups = [] if isinstance(layout, DhmpiError) else [group for group in layout.groups if rank in group]
     # Nothing is made where nobody needs it: see `_meet_survivors`.
     split = not isinstance(layout, DhmpiError) and any(len(group) > 1 for group in layout.groups)
@@ -204,26 +224,27 @@ def _meet(comm: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Cal
         clock_offset=_clock_offset(comm, hosts),
         began=min((start for host, start in zip(hosts, starts) if host == mine[0] and start), default=None),
         n_cpus=max(1, len(mine[1]) // sharing),
-        launch=Launch(*comm.bcast(tuple(choose()) if rank == 0 else None)),
+        launch=launch,
         cores=cores,
+        staged=staged,
     )
 
 
 def _meet_all(
-    world: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch]
+    world: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch], stage: Stage | None
 ) -> tuple[MPI.Comm, _Facts]:
     from mpi4py import MPI
 
     try:
         comm = world.Dup()  # user code may use COMM_WORLD as it likes
         comm.Set_errhandler(MPI.ERRORS_RETURN)
-        return comm, _meet(comm, plan, choose)
+        return comm, _meet(comm, plan, choose, stage)
     except MPI.Exception as error:
         raise RankLostError(" ".join(error.Get_error_string().split())) from error
 
 
 def _meet_survivors(
-    world: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch]
+    world: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch], stage: Stage | None
 ) -> tuple[MPI.Comm, _Facts]:
     """Meet, and if ranks die meanwhile, meet again without them.
 
@@ -237,7 +258,7 @@ def _meet_survivors(
         facts: _Facts | None = None
         broken: Exception | None = None
         try:
-            facts = _meet(comm, plan, choose)
+            facts = _meet(comm, plan, choose, stage)
         except Exception as error:  # a death leaves nonsense in others' buffers: also what pickle says of that
             broken = error
             comm.Revoke()  # others may wait in there for ever

@@ -184,6 +184,8 @@ class Master(Role):
         _log_to(self._directory.log, self._options.log_level)
         platform.collect_garbage_rarely()
         log.info("dhmpi %s, %s", __version__, self._world.layout.describe())
+        if self._world.staged is not None:
+            log.info("%s", self._world.staged)
         log.info("\n%s", binding.table(self._world.layout, binding.Node(gpus=gpus()), None, self._world.cores))
         if self._inherits:
             self._record(self._described["hyperparameters"], now)

@@ -27,6 +27,7 @@ from dhmpi.mpi.post import RankLostError
 from dhmpi.options import SearchOptions, parse
 from dhmpi.roles.role import Crew, DeclaredDeadError, OtherRankBrokenError, Role, Spare, serve
 from dhmpi.rundirectory import default_path, new_id
+from dhmpi.staging import Staged, moved, moved_name
 
 if TYPE_CHECKING:
     from dhmpi.evaluate import interface
@@ -147,9 +148,11 @@ class _Rank:
 
     def run(self) -> int:
         try:
-            here = self.world = world.start(self.plan, self.choose)
+            here = self.world = world.start(self.plan, self.choose, self.stage if self.options.stage else None)
         except DhmpiError as error:
             return _refuse_early(self.program, error)
+        if here.staged is not None and here.rank == 0:
+            print(f"dhmpi: {here.staged}", flush=True)
         take_up, succeed = functools.partial(self.take_up, here), functools.partial(self.succeed, here)
         crew = Crew(here.post, take_up, succeed, self.options.silence)
         code = 0
@@ -168,6 +171,8 @@ class _Rank:
             role.close()
         if self.keeper is not None:
             self.keeper.close()
+        if here.staged is not None:
+            here.staged.place.release(self.options.keep_staged)
         code = max([code, *(role.exit_code for role in crew.roles)])
         concludes = here.rank == here.master and code == 0
         if here.survives and not crew.together:  # to finish is to end this process
@@ -181,6 +186,12 @@ class _Rank:
         token, options = new_id(), self.options
         path = Path(options.log_dir) if options.log_dir else default_path(options.workflow, options.name, token)
         return world.Launch(token, str(path.absolute()))
+
+    def stage(self, comm: Any, hosts: tuple[str, ...], launch: world.Launch) -> Staged:
+        """Have copies of what evaluations need on every node (collective over comm)."""
+        from dhmpi.mpi.stage import stage
+
+        return stage(comm, hosts, self.options.staging, self.options.stage_to, Path(launch.directory))
 
     def plan(self, hosts: tuple[str, ...]) -> layout.Layout:
         return layout.plan(
@@ -278,23 +289,27 @@ class _Rank:
         options = self.options
         from dhmpi.evaluate.interface import EvaluationSpec
 
+        paths = {} if here.staged is None else here.staged.paths
+        python = "python3" if options.container else moved(sys.executable, paths)
         spec = EvaluationSpec(
-            run=options.run,
+            run=moved_name(options.run, paths),
             run_directory=Path(setup.directory),
             run_id=setup.run_id,
             seed=setup.seed,
             environment={
                 **thread_variables(options.num_threads_per_rank or here.n_cpus),
                 **binding.environment(here.layout, here.rank, gpus(), gpu_variable()),
+                **({} if here.staged is None else here.staged.environment(os.environ)),
             },
             max_rss_mb=options.max_rss,
             recycle_rss_mb=options.recycle_rss,
             task_dirs=options.task_dirs,
             log=Path(setup.directory) / "imports" / f"rank{here.rank}.out",
             chaos=options.faults,
-            problem=options.problem,
+            problem=moved_name(options.problem, paths),
             wrap=options.wrapping,
-            python="python3" if options.container else sys.executable,
+            python=python,
+            home=moved(str(Path.cwd()), paths),
             watched=options.stopping is not None,
         )
         if options.evaluator == "inline" or self.keeper is None:

@@ -115,3 +115,32 @@ def test_times_are_on_the_clock_of_the_master(start_on_hosts, tmp_path):
     for row in rows(directory):
         assert began < float(row["start"]) < float(row["end"]) < time.time()
     assert MARK not in os.environ
+
+
+def test_every_host_gets_a_copy_from_the_first(start_on_hosts, tmp_path):
+    directory, disk = tmp_path / "run", tmp_path / "disk"
+    study = tmp_path / "code"
+    study.mkdir()
+    (study / "large.bin").write_bytes(os.urandom(5_000_000))
+    (study / "placed.py").write_text(
+        "from dhmpi.problem import HpProblem\nProblem = HpProblem()\nProblem.add_hyperparameter((0.0, 1.0), 'x')\n"
+        "def run(config):\n    return {'objective': 1.0, 'file': __file__}\n"
+    )
+
+    words = ("--problem", study / "placed.py", "--run", study / "placed.py", "--surrogate-model", "DUMMY")
+    stage = ("--stage", study, "--stage-to", disk / "{host}", "--keep-staged")
+    ended = start_on_hosts(*words, *stage, "--max-evals", 60, "--log-dir", directory).wait()
+
+    assert ended.code == 0, ended.err
+    assert "staged 2 files, 5.0 MB, on 3 nodes" in ended.out
+    originals = {path.name: path.read_bytes() for path in study.iterdir() if path.is_file()}
+    for name in hosts_of(directory):
+        (copy,) = disk.glob(f"{name}/*/*/code")
+        assert {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()} == originals
+        assert {row["m:file"] for row in rows(directory) if row["host"] == name} == {str(copy / "placed.py")}
+
+
+def hosts_of(directory):
+    found = {row["host"] for row in rows(directory)}
+    assert found == {"dhmpi1", "dhmpi2", "dhmpi3"}
+    return found
