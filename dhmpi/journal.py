@@ -8,8 +8,10 @@ not count.  Everything else of a run (results.csv, the model, the counters) can 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,6 +136,10 @@ class History:
         Trials that were to be tried again in the last launch because their evaluator was lost.
     n_groups : int
         The largest number that a group of ranks has had.
+    deaths : Counter of str
+        For each host the evaluators that died while they ran a trial, in the last launch.
+    quarantined : set of str
+        Hosts that are left out in the last launch.
     presence : dict of int to list of float
         For each evaluator of the last launch when it joined and, perhaps, left.
     added : dict of int to dict
@@ -165,6 +171,8 @@ class History:
     n_killed: int = 0
     n_retried: int = 0
     n_groups: int = 0
+    deaths: Counter[str] = field(default_factory=Counter)
+    quarantined: set[str] = field(default_factory=set)
     presence: dict[int, list[float]] = field(default_factory=dict)
     added: dict[int, Config] = field(default_factory=dict)
     n_added: int = 0
@@ -173,6 +181,7 @@ class History:
     paused: bool = False
     orders: set[str] = field(default_factory=set)
     torn: int = 0
+    _n_before: int = 0  # finished trials when the last launch began
 
     @property
     def began(self) -> float:
@@ -182,6 +191,11 @@ class History:
     @property
     def n_launches(self) -> int:
         return 1 + max((header["launch"] for header in self.headers), default=-1)
+
+    def outcomes_of_launch(self) -> Iterator[Outcome]:
+        """Yield the outcomes of the last launch, in their order."""
+        for outcome, _ in itertools.islice(self.finished.values(), self._n_before, None):
+            yield outcome
 
     def apply(self, event: dict[str, Any]) -> None:
         """Take in the next event."""
@@ -225,6 +239,10 @@ class History:
             self.presence.setdefault(event["rank"], [event["t"]])[1:] = [event["t"]]
         elif kind == "chaos":
             self.n_killed += 1
+        elif kind == "quarantined":
+            self.quarantined.add(event["host"])
+        elif kind == "readmitted":
+            self.quarantined.discard(event["host"])
         elif kind == "steered":
             self._steered(event)
 
@@ -253,6 +271,7 @@ class History:
 
     def _begin_launch(self) -> None:
         self.holders, self.since, self.losses, self.presence = {}, {}, {}, {}
+        self.deaths, self.quarantined, self._n_before = Counter(), set(), len(self.finished)
         self.n_killed = self.n_retried = 0
         self.last_stop, self.ended, self.exhausted = "", False, False
         for id_, trial in self.unfinished.items():
@@ -277,6 +296,8 @@ class History:
     def _lost(self, event: dict[str, Any]) -> None:
         id_ = event["trial"]
         if self._given_up(event) and event["ran"]:
+            if event["died"]:
+                self.deaths[event["host"]] += 1
             self.losses.setdefault(id_, []).append(Loss(event["host"], event["died"]))
             if not self.holders.get(id_):
                 self.n_retried += 1

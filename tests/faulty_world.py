@@ -188,7 +188,6 @@ class World:
         n_retried, n_asks = self.history.n_retried, self.history.n_asks
         self.dispatcher = d = self.new_dispatcher()
         self.retired.clear()
-        self.quarantined.clear()
         d.inherit(self.history, self.hosts, self.now)
         d.n_retried = n_retried
         if self.history.last_stop:

@@ -411,6 +411,73 @@ def test_a_slow_host_is_named_once():
     assert d.take_remarks() == ["host a is slow: an evaluation takes 9 s there, 3 s elsewhere"]
 
 
+def met(d, *ranks, now=11.0):
+    """Have evaluators tell an heir that they hold nothing; return whom it gives work."""
+    for rank in ranks:
+        d.holds(rank, HOSTS[rank], (), now)
+    return work(d)
+
+
+def test_an_heir_leaves_out_the_hosts_that_were_left_out():
+    d = heir(crashing(1, 2, 3), quarantine_after=3)
+
+    assert met(d, 1, 2, 3).keys() == {3}
+    assert d.n_evaluators == 1
+    assert events(d, "readmitted") == []
+
+
+def test_an_heir_to_whom_only_a_host_left_out_answers_gives_it_work():
+    d = heir(crashing(1, 2, 3), quarantine_after=3)
+    assert met(d, 1, 2) == {}
+
+    die(d, 3, now=12.0)
+
+    assert work(d).keys() & {1, 2}
+    assert [event["host"] for event in events(d, "readmitted")] == ["a"]
+
+
+def test_crashes_and_deaths_are_counted_over_all_masters_of_a_launch():
+    old = crashing(1, 2, 3, n_bad=1, after=3)
+    die(old, 1)
+    d = heir(old, quarantine_after=3)
+    holds = met(d, 2, 3)
+
+    answer(d, 2, holds[2][0], now=12.0, status=Status.CRASHED)
+
+    (event,) = events(d, "quarantined")
+    assert (event["host"], event["crashed"], event["of"]) == ("a", 3, 3)
+
+
+def test_a_host_that_is_slow_is_named_by_one_of_all_masters():
+    old = dispatcher(1, 3, max_evals=1000)
+    propose(old, *range(500))
+    holds = {rank: ids[0] for rank, ids in work(old).items()}
+    for _ in range(30):
+        for rank, elapsed in ((1, 9.0), (3, 3.0)):
+            answer(old, rank, holds[rank], elapsed=elapsed)
+            holds[rank] = work(old)[rank][0]
+    d = heir(old, max_evals=1000)
+    holds = met(d, 1, 3)
+    propose(d, *range(1000, 1200), now=11.0)
+
+    for _ in range(30):
+        for rank, elapsed in ((1, 9.0), (3, 3.0)):
+            answer(d, rank, holds[rank][0], elapsed=elapsed)
+            holds[rank] = work(d)[rank]
+
+    assert len(old.take_remarks()) == 1
+    assert d.take_remarks() == []
+
+
+def test_an_heir_knows_how_long_evaluations_take():
+    old = dispatcher(1)
+    propose(old, *range(10))
+    for id_ in range(4):
+        answer(old, 1, id_, elapsed=3.0)
+
+    assert heir(old).longest() == 3.0
+
+
 def test_longest_is_the_time_within_which_so_many_evaluations_ended():
     d = dispatcher(1)
     assert d.longest() is None

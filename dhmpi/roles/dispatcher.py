@@ -77,6 +77,13 @@ class _Host:
     quarantined: bool = False
     slow: bool = False
 
+    def count(self, outcome: Outcome) -> None:
+        """Take in an outcome; whether it crashed is for others to count."""
+        self.n += 1
+        if outcome.status is Status.DONE:
+            self.n_done += 1
+            self.seconds += outcome.elapsed
+
 
 class _Orders:
     """A `Work` message in the making."""
@@ -289,6 +296,7 @@ class Dispatcher:
             self._record(outcome, trial)
             self.n_started = max(self.n_started, trial.id + 1)
         self._losses = {id_: list(losses) for id_, losses in history.losses.items()}
+        self._recount(history)
         self.n_asks = history.n_asks
         self._was_exhausted = history.exhausted
         for trial in history.unfinished.values():
@@ -298,8 +306,9 @@ class Dispatcher:
                 continue
             for rank in holders:
                 since = history.since.get(trial.id, now)
+                barred = self._quarantined(hosts[rank])
                 evaluator = self._evaluators.setdefault(
-                    rank, Evaluator(hosts[rank], seen=now, since=since, awaited=True)
+                    rank, Evaluator(hosts[rank], seen=now, since=since, barred=barred, awaited=True)
                 )
                 evaluator.queue.append(trial.id)
             self._open[trial.id], self._holder[trial.id] = trial, holders[0]
@@ -328,6 +337,7 @@ class Dispatcher:
             self._give_back(rank, id_, now)
         evaluator.seen = now
         self._change(rank, evaluator, silent=False, awaited=False)
+        self._readmit(now)
         self._assign(now)
         self._check_exhausted(now)
 
@@ -833,14 +843,32 @@ class Dispatcher:
         host = self._hosts.get(outcome.host)
         if host is None:
             host = self._hosts[outcome.host] = _Host()
-        host.n += 1
+        host.count(outcome)
         if outcome.status is Status.DONE:
-            host.n_done += 1
-            host.seconds += outcome.elapsed
             if host.n_done % SLOW_AFTER == 0 and len(self._hosts) > 1 and not host.slow:
                 self._check_slow(outcome.host, host)
         elif outcome.status is Status.CRASHED:
             self._crashed(outcome.host, now)
+
+    def _recount(self, history: History) -> None:
+        """Learn from the journal what earlier masters of this launch knew of hosts, and of durations."""
+        for outcome in history.outcomes_of_launch():
+            if outcome.status in (Status.LOST, Status.REUSED):
+                continue
+            host = self._hosts.setdefault(outcome.host, _Host())
+            host.count(outcome)
+            host.n_crashed += outcome.status is Status.CRASHED
+            if outcome.elapsed > 0:
+                self._durations.append(outcome.elapsed)
+        for name, n in history.deaths.items():
+            host = self._hosts.setdefault(name, _Host())
+            host.n += n
+            host.n_crashed += n
+        for name, host in self._hosts.items():
+            host.quarantined = name in history.quarantined
+            host.slow = host.n_done >= SLOW_AFTER and self._is_slow(name, host)
+        if self._durations:
+            self._set_depth()
 
     def _crashed(self, name: str, now: float) -> None:
         """Leave a host out if evaluations crash there far more often than elsewhere."""
@@ -871,8 +899,11 @@ class Dispatcher:
 
     def _readmit(self, now: float) -> None:
         """Give hosts that were left out trials again when there is nobody else."""
-        if self._n_usable or not any(evaluator.barred for evaluator in self._evaluators.values()):
+        evaluators = self._evaluators.values()
+        if self._n_usable or not any(evaluator.barred for evaluator in evaluators):
             return
+        if any(evaluator.awaited and not (evaluator.barred or evaluator.silent) for evaluator in evaluators):
+            return  # one that may be usable has not answered this master yet
         for name, host in self._hosts.items():
             if host.quarantined:
                 host.quarantined = False
@@ -882,15 +913,22 @@ class Dispatcher:
             self._change(rank, evaluator, barred=False)
 
     def _check_slow(self, name: str, host: _Host) -> None:
+        if self._is_slow(name, host):
+            host.slow = True
+            n, seconds = self._elsewhere(name)
+            self._remarks.append(
+                f"host {name} is slow: an evaluation takes {host.seconds / host.n_done:.3g} s there, "
+                f"{seconds / n:.3g} s elsewhere"
+            )
+
+    def _is_slow(self, name: str, host: _Host) -> bool:
+        n, seconds = self._elsewhere(name)
+        return n >= SLOW_AFTER and host.seconds / host.n_done > SLOW_HOST * seconds / n
+
+    def _elsewhere(self, name: str) -> tuple[int, float]:
+        """Return how many evaluations have succeeded on other hosts, and the seconds they took."""
         others = [other for name_, other in self._hosts.items() if name_ != name]
-        n, seconds = sum(other.n_done for other in others), sum(other.seconds for other in others)
-        if n < SLOW_AFTER or host.seconds / host.n_done <= SLOW_HOST * seconds / n:
-            return
-        host.slow = True
-        self._remarks.append(
-            f"host {name} is slow: an evaluation takes {host.seconds / host.n_done:.3g} s there, "
-            f"{seconds / n:.3g} s elsewhere"
-        )
+        return sum(other.n_done for other in others), sum(other.seconds for other in others)
 
     def _give(self, rank: int, evaluator: Evaluator, trial: Trial, now: float) -> None:
         evaluator.queue.append(trial.id)
