@@ -452,7 +452,7 @@ def test_a_host_that_is_slow_is_named_by_one_of_all_masters():
     old = dispatcher(1, 3, max_evals=1000)
     propose(old, *range(500))
     holds = {rank: ids[0] for rank, ids in work(old).items()}
-    for _ in range(30):
+    for _ in range(45):
         for rank, elapsed in ((1, 9.0), (3, 3.0)):
             answer(old, rank, holds[rank], elapsed=elapsed)
             holds[rank] = work(old)[rank][0]
