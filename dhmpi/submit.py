@@ -1,5 +1,7 @@
 """``python -m dhmpi.submit hps NAME -p PROBLEM -r RUN -n NODES -t MINUTES``: write a job script and queue it.
 
+``submit post RUN_DIRECTORY -n NODES -t MINUTES`` does so for a post-training of the best networks of a search.
+
 Everything is checked before anything is written: the options of the search by its own command line, the plan, the
 limits of the site, the problem and the run function.  `dhmpi.jobscript` makes the script.
 """
@@ -20,7 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dhmpi import __version__, sites
 from dhmpi.check import Parser
@@ -29,17 +31,24 @@ from dhmpi.jobscript import Job, render
 from dhmpi.launch import PROGRAMS
 from dhmpi.options import flag
 from dhmpi.plan import WITH_AGENTS, Plan, Request, add_placement, node_of, place, request_of
-from dhmpi.rundirectory import default_path
+from dhmpi.rundirectory import default_path, described
 from dhmpi.sites import SCHEDULERS, Launcher, Site
 
 PROG = "python -m dhmpi.submit"
 DESCRIPTION = (
-    "Write a job script for a search and hand it to the scheduler. Options that are not listed here are those of the "
-    "search (python -m dhmpi.SEARCH --help)."
+    "Write a job script for a search, or for training its best networks again, and hand it to the scheduler. Options "
+    "that are not listed here are those of the search (python -m dhmpi.SEARCH --help) or of dhmpi.nas.post."
 )
-SEARCHES = {"hps": ("ambs", "regevo", "random"), "nas": ("ppo", "regevo", "random", "agebo", "ambs")}
-"""By what is searched, the default first."""
+SEARCHES = {
+    "hps": ("ambs", "regevo", "random"),
+    "nas": ("ppo", "regevo", "random", "agebo", "ambs"),
+    "post": ("nas.post",),
+}
+"""By what is done, the default first."""
 DEFAULT_RUN = {"nas": "dhmpi.nas.run.alpha.run"}
+"""Where the search itself has none."""
+POST = "post"
+"""Directory of a post-training in the run directory of its search, unless it has another name."""
 OURS = ("--problem", "--run", "--log-dir", "--resume", "--name", "--workflow")
 """Options of the search that the job script gives itself."""
 RESTARTS = 3
@@ -94,8 +103,10 @@ class Submission:
         One after the other.
     dry_run : bool
         Whether the script shall only be printed.
+    problem, run : str
+        Their names.
     import_check : bool
-        Whether problem and run function shall be loaded first.
+        Whether they shall be loaded first.
     notes : sequence of str
         What the user should know.
     """
@@ -104,6 +115,8 @@ class Submission:
     directory: Path
     n_jobs: int
     dry_run: bool
+    problem: str
+    run: str
     import_check: bool
     notes: Sequence[str]
 
@@ -114,19 +127,26 @@ def parser() -> argparse.ArgumentParser:
         prog=PROG,
         description=DESCRIPTION,
         allow_abbrev=False,
-        usage=f"{PROG} {{hps,nas}} WORKFLOW -p PROBLEM -n NODES -t TIME [options] [options of the search]",
+        usage=f"{PROG} {{hps,nas}} WORKFLOW -p PROBLEM -n NODES -t TIME [options] [options of the search]\n"
+        f"       {PROG} post RUN_DIRECTORY -n NODES -t TIME [options] [options of dhmpi.nas.post]",
     )
-    result.add_argument("kind", choices=tuple(SEARCHES), help="hyperparameters or neural architectures")
-    result.add_argument("workflow", metavar="WORKFLOW", help="groups runs: dhmpi-runs/WORKFLOW/NAME_ID")
+    result.add_argument("kind", choices=tuple(SEARCHES), help=(
+        "search hyperparameters or neural architectures, or train the best networks of a search again"
+    ))  # fmt: skip
+    result.add_argument("workflow", metavar="WORKFLOW", help=(
+        "groups runs: dhmpi-runs/WORKFLOW/NAME_ID; for post the run directory of the search"
+    ))  # fmt: skip
     add = result.add_argument_group("what").add_argument
-    add("-p", "--problem", required=True, metavar="NAME", help="package.module.name, or a .py file with a Problem")
+    add("-p", "--problem", metavar="NAME", help=(
+        "package.module.name, or a .py file with a Problem (default for post: that of the search)"
+    ))  # fmt: skip
     add("-r", "--run", metavar="NAME", help=(
         f"package.module.name, or a .py file with a function run (default for nas: {DEFAULT_RUN['nas']})"
     ))  # fmt: skip
     add("--search", metavar="SEARCH", help="; ".join(
-        f"{kind}: {', '.join(names)} (default: {names[0]})" for kind, names in SEARCHES.items()
+        f"{kind}: {', '.join(names)} (default: {names[0]})" for kind, names in SEARCHES.items() if len(names) > 1
     ))  # fmt: skip
-    add("--name", metavar="NAME", help="of the run (default: WORKFLOW)")
+    add("--name", metavar="NAME", help=f"of the run (default: WORKFLOW; for post its directory there, {POST})")
     add_placement(result)
     add = result.add_argument_group("how").add_argument
     add("-t", "--time", required=True, metavar="TIME", help="walltime in minutes, or as HH:MM:SS, 3h, 2d")
@@ -174,7 +194,7 @@ def prepare(
             raise OptionError(f"{word!r} has characters that cannot be printed")
     given, rest = parser().parse_known_args(arguments)
     _check_words(given, rest)
-    name, search = given.name or given.workflow, given.search or SEARCHES[given.kind][0]
+    search = given.search or SEARCHES[given.kind][0]
     minutes = parse_time(given.time, "-t")
     jobs_environment = _environment(given.env, environment)
     site = _site(given, environment)
@@ -184,21 +204,20 @@ def prepare(
     site.check_limits(queue, plan.request.nodes, minutes)
     if site.account_needed and not account:
         raise SiteError(f"{site.name} charges a project for the time: name it with -A")
-    directory = here / default_path(given.workflow, name, run_id)
-    _check_new(directory, name)
-    run = given.run or DEFAULT_RUN[given.kind]
+    target = (_post_training if given.kind == "post" else _search)(given, search, here, run_id)
     job = Job(
         site=site,
         launcher=_launcher(site, given.launcher),
         plan=plan,
         search=search,
         arguments=[
-            *("--problem", given.problem, "--run", run, "--workflow", given.workflow, "--name", name),
-            *("--log-dir", str(directory), "--resume"),
+            *target.words,
+            *("--problem", target.problem, "--run", target.run, *target.names),
+            *("--log-dir", str(target.directory), "--resume"),
             *_placement_words(request, plan),
             *rest,
         ],
-        name=name,
+        name=target.name,
         minutes=minutes,
         working_directory=str(here),
         python=python,
@@ -213,7 +232,54 @@ def prepare(
     notes = list(plan.advice)
     if site.scheduler == "local" and (given.queue or account):
         notes.append("without a scheduler there are no queues and no accounts: -q and -A are left unheeded")
-    return Submission(job, directory, n_jobs, given.dry_run, not given.no_import_check, notes)
+    import_check = not given.no_import_check
+    return Submission(job, target.directory, n_jobs, given.dry_run, target.problem, target.run, import_check, notes)
+
+
+class _Target(NamedTuple):
+    """What the job works on, and where."""
+
+    directory: Path
+    name: str
+    problem: str
+    run: str
+    words: Sequence[str] = ()
+    """Of the search's command line, before its options."""
+    names: Sequence[str] = ()
+    """Options that say what the run is called."""
+
+
+def _search(given: argparse.Namespace, search: str, here: Path, run_id: str | None) -> _Target:
+    """Return a new run of a search."""
+    name = given.name or given.workflow
+    directory = here / default_path(given.workflow, name, run_id)
+    _check_new(directory, name)
+    run = given.run or _default_run(search) or DEFAULT_RUN.get(given.kind)
+    if given.problem is None:
+        raise OptionError("-p is missing: give a package.module.name or a .py file with a Problem")
+    if run is None:
+        raise OptionError("-r is missing: give a package.module.name or a .py file with a function run")
+    return _Target(directory, name, given.problem, run, names=("--workflow", given.workflow, "--name", name))
+
+
+def _post_training(given: argparse.Namespace, search: str, here: Path, run_id: str | None) -> _Target:
+    """Return a new training of the best networks of a run."""
+    trained = here / given.workflow
+    problem = given.problem or described(trained, "problem")["problem"]
+    directory = trained / (given.name or POST)
+    if directory.exists():
+        raise RunDirectoryError(
+            f"{directory} is there already: give another --name, or submit its {SCRIPT} again to continue it"
+        )
+    name = f"{POST} of {trained.name}"
+    return _Target(directory, name, problem, given.run or _default_run(search), (str(trained),))
+
+
+def _default_run(search: str) -> str:
+    """Return the run function that a search has where none is named; empty if it has none."""
+    if search not in PROGRAMS:
+        return ""
+    return str(importlib.import_module(f"dhmpi.{search}").PROGRAM.options.run)
 
 
 def parse_time(text: str, option: str) -> float:
@@ -248,7 +314,7 @@ def check_search(job: Job) -> None:
     OptionError
     """
     if job.search not in PROGRAMS:
-        there = [name for name in PROGRAMS if any(name in names for names in SEARCHES.values())]
+        there = [name for name in PROGRAMS if name in (*SEARCHES["hps"], *SEARCHES["nas"])]
         raise OptionError(
             f"this version of dhmpi has no search {job.search}: choose with --search one of {', '.join(there)}"
         )
@@ -259,30 +325,21 @@ def check_search(job: Job) -> None:
         raise OptionError(f"the search {job.search} says: {error}") from error
 
 
-def check_imports(job: Job, environment: Mapping[str, str]) -> None:
+def check_imports(submission: Submission, environment: Mapping[str, str]) -> None:
     """Load problem and run function in another process.
 
     Raises
     ------
     OptionError
     """
-    problem, run = job.arguments[1], job.arguments[3]
-    command = [job.python, "-m", "dhmpi.importable", problem, run]
+    job, names = submission.job, (submission.problem, submission.run)
+    command = [job.python, "-m", "dhmpi.importable", *names]
     try:
-        done = subprocess.run(
-            command,
-            env={**environment, **job.environment},
-            cwd=job.working_directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=IMPORT_SECONDS,
-            check=False,
-        )
+        done = _done(command, job.working_directory, {**environment, **job.environment}, IMPORT_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise OptionError(
-            f"importing {problem!r} and {run!r} takes longer than {IMPORT_SECONDS:g} s: --no-import-check leaves it out"
+            f"importing {' and '.join(map(repr, names))} takes longer than {IMPORT_SECONDS:g} s: --no-import-check "
+            f"leaves it out"
         ) from error
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"the import ended with exit code {done.returncode}"]
@@ -364,7 +421,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = render(job)
         check_search(job)
         if submission.import_check:
-            check_imports(job, os.environ)
+            check_imports(submission, os.environ)
         for sentence in [job.plan.layout.describe(), *(f"note: {note}" for note in submission.notes)]:
             print(sentence, file=sys.stderr)
         if submission.dry_run:
@@ -389,17 +446,7 @@ def _queue(submitter: Submitter, command: Sequence[str], cwd: Path, environment:
     """Have the scheduler take a job; return its name."""
     what = command[0]
     try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SCHEDULER_SECONDS,
-            check=False,
-        )
+        done = _done(command, cwd, environment, SCHEDULER_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise _UnknownError(
             f"{what} has not answered in {SCHEDULER_SECONDS:g} s, and may have queued the job"
@@ -413,6 +460,23 @@ def _queue(submitter: Submitter, command: Sequence[str], cwd: Path, environment:
     if job_id is None:
         raise _UnknownError(f"{what} has not said which job it queued")
     return job_id
+
+
+def _done(
+    command: Sequence[str], cwd: str | Path, environment: Mapping[str, str], seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, and return what it has said."""
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=seconds,
+        check=False,
+    )
 
 
 def _record(submission: Submission, ids: Sequence[str]) -> None:
@@ -439,7 +503,8 @@ def _take_back(directory: Path) -> None:
 
 def _check_words(given: argparse.Namespace, rest: Sequence[str]) -> None:
     """Refuse what would end up in directories' names, in the head of the script, or twice in the search's options."""
-    for option, value in (("WORKFLOW", given.workflow), ("--name", given.name)):
+    workflow = None if given.kind == "post" else given.workflow
+    for option, value in (("WORKFLOW", workflow), ("--name", given.name)):
         if value is not None and (not value.strip() or "/" in value or value in (".", "..")):
             raise OptionError(f"{option} becomes the name of a directory and cannot be {value!r}")
     for option in ("queue", "account"):
@@ -450,8 +515,6 @@ def _check_words(given: argparse.Namespace, rest: Sequence[str]) -> None:
         raise OptionError(f"--restarts must be >= 0, got {given.restarts}")
     if given.search is not None and given.search not in SEARCHES[given.kind]:
         raise OptionError(f"--search of {given.kind} is one of {', '.join(SEARCHES[given.kind])}, got {given.search!r}")
-    if given.run is None and given.kind not in DEFAULT_RUN:
-        raise OptionError("-r is missing: give a package.module.name or a .py file with a function run")
     for word in rest:
         if word.partition("=")[0] in OURS:
             raise OptionError(f"{word.partition('=')[0]} is given by the job script, and cannot be given here")

@@ -127,6 +127,42 @@ def test_other_searches(here, capsys):
     assert "\n    random \\\n" in capsys.readouterr().out
 
 
+def test_a_post_training_is_placed_in_the_run_directory_of_its_search(here, capsys):
+    search = here / "dhmpi-runs/nas/my search_0123abcd"
+    search.mkdir(parents=True)
+    (search / "run.json").write_text('{"problem": "study.py"}')
+    words = ["post", "dhmpi-runs/nas/my search_0123abcd", "-n", "4", "-t", "60", "--scheduler", "slurm"]
+    words += ["--cores-per-node", "4", "--no-import-check", "--top", "20"]
+
+    assert submit.main([*words, "--dry-run"]) == 0
+    script = capsys.readouterr().out
+    log = command(here, "sbatch", "echo 4711")
+    assert submit.main([*words, "--name", "long", "--epochs", "200"]) == 0
+    place = search / "long"
+    assert submit.main([*words, "--name", "long"]) == 2
+
+    assert f"nas.post '{search}' \\\n    --problem study.py \\\n    --run dhmpi.nas.run.post.run \\\n" in script
+    assert f"--log-dir '{search}/post' \\\n    --resume \\\n    --num-threads-per-rank 4 \\\n    --top 20\n" in script
+    assert "--workflow" not in script
+    assert "post_of_my_sear" in script
+    assert calls(log) == [(["--parsable", str(place / "job.sh")], place / "jobs")]
+    assert f"--log-dir '{place}'" in (place / "job.sh").read_text()
+    assert f"{place} is there already: give another --name" in capsys.readouterr().err
+
+
+def test_a_post_training_needs_a_search_that_has_run(here, capsys):
+    words = ["-n", "1", "-t", "60", "--scheduler", "slurm", "--no-import-check"]
+
+    assert submit.main(["post", "nowhere", *words]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    (here / "trained").mkdir()
+    (here / "trained/run.json").write_text('{"problem": "study.py", "options": {"considered": 3}}')
+    assert submit.main(["post", "trained", *words]) == 2
+
+    assert "holds no search: what is there was trained by dhmpi.nas.post already" in capsys.readouterr().err
+    assert files(here) == ["trained", "trained/run.json"]
+
+
 def test_evaluators_per_node_become_ranks_and_are_checked_at_launch(here, capsys):
     words = ["--env", "DEEPHYPER_WORKERS_PER_NODE=4", "-j", "serial", "--node-packing-count=4", "--dry-run"]
 
@@ -212,7 +248,8 @@ def test_what_is_refused_is_one_sentence_and_leaves_nothing(here, capsys, words,
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["hps"], "the following arguments are required: WORKFLOW, -p"),
+        (["hps"], "the following arguments are required: WORKFLOW, -n"),
+        (["hps", "a", "-n", "1", "-t", "1", "--scheduler", "slurm", "-r", "x.r"], "-p is missing"),
         (["dance", "x"], "invalid choice: 'dance'"),
         (["hps", "a/b", *POLYNOME, "-n", "1", "-t", "1"], "WORKFLOW becomes the name of a directory"),
         (["hps", "a", "-p", "x.P", "-n", "1", "-t", "1", "--scheduler", "slurm"], "-r is missing"),

@@ -76,6 +76,24 @@ def test_a_search_is_submitted_on_a_laptop(submit, tmp_path):
     assert len(rows(directory)) == 20
 
 
+@pytest.mark.large
+@pytest.mark.tensorflow
+def test_a_post_training_is_submitted_on_a_laptop(submit, tmp_path):
+    chosen, words = HERE / "chosen.py", ("-t", 5, "-n", 1, "--scheduler", "local")
+    found = submit(
+        "nas", "test", "-p", chosen, "-r", chosen, "--search", "random", *CHEAP[:2], "--max-evals", 16, *words
+    )
+    assert found.code == 0, found.err
+    (search,) = (tmp_path / "my work/dhmpi-runs/test").iterdir()
+
+    ended = submit("post", search, "-r", f"{chosen}:train_slowly", "--top", 2, "--repeat", 2, *words)
+
+    assert ended.code == 0, ended.err + ended.out
+    assert {row["status"] for row in rows(search / "post")} == {"done"}
+    assert len(rows(search / "post")) == 4
+    assert (search / "post/post.csv").exists()
+
+
 def test_evaluations_see_the_gpus_of_their_rank(submit, tmp_path):
     (tmp_path / "my work" / "which.py").write_text(
         "import os\nfrom dhmpi.problem import HpProblem\n"
