@@ -498,6 +498,7 @@ def _shown(values: dict[str, Any], name: str) -> str:
 
 _EVENTS = frozenset(
     {
+        "ahead",
         "asked",
         "cancelled",
         "finished",
@@ -675,6 +676,9 @@ class DispatcherReplay:
             self._fill_vacancies(now)
         elif kind == "steered":
             dispatcher.steer(event, now)
+        elif kind == "ahead":
+            self._inherited_ahead = None
+            dispatcher.put_ahead([(key, config) for key, config in event["proposals"]], now, recorded=True)
         elif kind in ("finished", "cancelled"):
             self._report(i, self._source(event), now)
         elif kind == "returned":

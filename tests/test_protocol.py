@@ -41,6 +41,7 @@ PAYLOADS = [
     (Tag.STOP, protocol.Stop("the end")),
     (Tag.HEIR, protocol.Heir(7)),
     (Tag.SERVING, protocol.Serving()),
+    (Tag.AHEAD, protocol.Ahead([(1, {"x": 1})])),
     (Tag.KILL, protocol.Kill()),
     (Tag.BROKEN, protocol.Broken()),
     (Tag.LEARN, protocol.Learn(1, 2, "print", {"seed": 3}, [[0]], [[-0.5]], [[0.1]], [1.0], 0.5)),

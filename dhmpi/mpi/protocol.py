@@ -43,6 +43,7 @@ class Tag(IntEnum):
     HEIR = 52
     # master -> those next in line
     SERVING = 53
+    AHEAD = 55
     # master -> anybody, to rehearse a death
     KILL = 54
     # anybody -> everybody
@@ -57,7 +58,7 @@ class Tag(IntEnum):
 
 
 FROM_MASTER = frozenset(
-    {Tag.SETUP, Tag.WORK, Tag.BEGIN, Tag.NEWS, Tag.CHECK, Tag.STOP, Tag.HEIR, Tag.SERVING, Tag.KILL}
+    {Tag.SETUP, Tag.WORK, Tag.BEGIN, Tag.NEWS, Tag.CHECK, Tag.STOP, Tag.HEIR, Tag.SERVING, Tag.AHEAD, Tag.KILL}
 )
 """Only a master says these: who hears one obeys its sender, if no later master is known."""
 
@@ -263,6 +264,13 @@ class Serving(NamedTuple):
     """Tag SERVING: the master is there."""
 
 
+class Ahead(NamedTuple):
+    """Tag AHEAD: what the receiver, should it be master one day and find no search, gives evaluators meanwhile."""
+
+    proposals: Sequence[tuple[int, dict[str, Any]]]
+    """Key and configuration, the next first."""
+
+
 class Kill(NamedTuple):
     """Tag KILL: the receiver dies, as if by accident."""
 
@@ -324,6 +332,7 @@ _PAYLOADS: dict[Tag, type[NamedTuple]] = {
     Tag.STOP: Stop,
     Tag.HEIR: Heir,
     Tag.SERVING: Serving,
+    Tag.AHEAD: Ahead,
     Tag.KILL: Kill,
     Tag.BROKEN: Broken,
     Tag.LEARN: Learn,

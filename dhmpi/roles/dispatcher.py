@@ -7,6 +7,7 @@ it.  The very same object runs under the master, in virtual time, and in tests.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
@@ -195,6 +196,15 @@ class Dispatcher:
     def ahead(self) -> list[tuple[int, Config]]:
         """Key and configuration of the proposals that nobody has got."""
         return list(self._ahead)
+
+    def first_ahead(self, n: int) -> list[tuple[int, Config]]:
+        """Return the first of them."""
+        return list(itertools.islice(self._ahead, n))
+
+    @property
+    def median_duration(self) -> float | None:
+        """Seconds of an evaluation, None if none has finished."""
+        return self._median_duration
 
     @property
     def ranks(self) -> dict[int, str]:
@@ -452,8 +462,11 @@ class Dispatcher:
         self._assign(now)
         self._check_exhausted(now)
 
-    def put_ahead(self, proposals: Iterable[tuple[int, Config]], now: float) -> None:
-        """Take over what was ahead at an earlier master."""
+    def put_ahead(self, proposals: Iterable[tuple[int, Config]], now: float, recorded: bool = False) -> None:
+        """Take over what was ahead at an earlier master; with `recorded`, say so, since the searcher does not know."""
+        if recorded:
+            proposals = list(proposals)
+            self._events.append({"e": "ahead", "t": now, "proposals": [[key, config] for key, config in proposals]})
         self._ahead.extend(proposals)
         self.exhausted = self._was_exhausted
         self._assign(now)

@@ -30,10 +30,11 @@ from dhmpi.roles.dispatcher import Dispatcher
 from dhmpi.roles.inbox import Inbox, Steering
 from dhmpi.roles.progress import Figures, Progress, summary
 from dhmpi.roles.recorder import Recorder
-from dhmpi.roles.role import EverySeconds, Role
+from dhmpi.roles.role import EverySeconds, Role, in_line
 from dhmpi.roles.startup import Startup, in_words
 from dhmpi.rundirectory import prepare, source_digest
 from dhmpi.steering import OrderError
+from dhmpi.trials import Config
 
 log = logging.getLogger("dhmpi")
 
@@ -47,6 +48,10 @@ SYNC = 1.0
 """Seconds after which what is on record is on the disk."""
 NEWS_EVERY = 0.01
 """Seconds for which news for the searcher is collected as long as there are trials ahead."""
+QUICK = 0.1
+"""Seconds; of evaluations that are shorter, too many are started within a second for heirs to know what is ahead."""
+MOST_SHARED = 512
+"""Proposals that heirs know to be ahead."""
 GIVE_UP = 15.0
 """Seconds that evaluators have to answer a cancellation."""
 EXIT_FAILURES = 1
@@ -69,6 +74,8 @@ class Master(Role):
         Monotonic time at which this launch began.
     heir : bool, default False
         Whether this is not the first master of the launch.
+    ahead : sequence of (int, dict), optional
+        Key and configuration of proposals that an earlier master has told this rank of, in case its search dies too.
 
     Attributes
     ----------
@@ -106,6 +113,7 @@ class Master(Role):
         signals: Callable[[], int | None],
         started: float,
         heir: bool = False,
+        ahead: Sequence[tuple[int, Config]] = (),
     ) -> None:
         self._world = world
         self._options = options
@@ -138,6 +146,8 @@ class Master(Role):
         self._inherits = False
         self._awaits_searcher = False
         self._searcher = world.searcher
+        self._told_ahead = ahead
+        self._shared: list[int] = []  # keys of what those next in line know to be ahead
 
     # -- the beginning -------------------------------------------------------------------------------------------------
 
@@ -226,6 +236,9 @@ class Master(Role):
     def _begin_search(self) -> None:
         """Have the searcher, or the one in its place, begin where the journal ends."""
         history = self._history
+        if self._told_ahead and self._inherits:
+            self._dispatcher.put_ahead(self._not_started(self._told_ahead, history), self._now(), recorded=True)
+        self._told_ahead = ()
         if self._recorder is not None:
             self._recorder.write(self._dispatcher.take_events())
             self._dispatcher.take_news()  # is in what follows
@@ -360,8 +373,8 @@ class Master(Role):
         added = {trial.key: trial.config for trial in trials if trial.key < 0} | history.added
         new = [(key, added[key]) for key in sorted(added, reverse=True) if key < -searching.n_added]
         started = {trial.key for trial in trials}
-        known = {_frozen(trial.config) for trial in trials}
-        ahead = [(k, config) for k, config in searching.ahead if k not in started and _frozen(config) not in known]
+        ahead = self._not_started(searching.ahead, history)
+        self._told_ahead = ()
         told = [(key, finished[key]) for key in (*searching.pending, *(key for key, _ in new)) if key in finished]
         kept = started.union((key for key, _ in ahead), added)
         dropped = [key for key in searching.pending if key not in kept]
@@ -370,6 +383,28 @@ class Master(Role):
         begun = [key for key in searching.pending if key in started]
         self._tell_searcher(protocol.News(told, begun, dropped, added=new))
         self._dispatcher.put_ahead(ahead, self._now())
+
+    @staticmethod
+    def _not_started(proposals: Sequence[tuple[int, Config]], history: journal.History) -> list[tuple[int, Config]]:
+        """Return those proposals that the journal does not have as trials or as points of users."""
+        trials = [*history.unfinished.values(), *(trial for _, trial in history.finished.values())]
+        started = {trial.key for trial in trials}
+        known = {_frozen(config) for config in (*(trial.config for trial in trials), *history.added.values())}
+        return [(key, config) for key, config in proposals if key not in started and _frozen(config) not in known]
+
+    def _share_ahead(self) -> None:
+        """Tell those next in line what is ahead: should master and searcher die, a new search takes its time."""
+        dispatcher, post = self._dispatcher, self._world.post
+        if not post.survives or (dispatcher.median_duration or QUICK) < QUICK:
+            return
+        ahead = dispatcher.first_ahead(MOST_SHARED)
+        keys = [key for key, _ in ahead]
+        if keys == self._shared:
+            return
+        self._shared = keys
+        for rank in in_line(post):
+            if rank != self._searcher:
+                post.send(rank, Tag.AHEAD, protocol.Ahead(ahead))
 
     def _tell_searcher(self, news: protocol.News) -> None:
         dispatcher = self._dispatcher
@@ -434,6 +469,7 @@ class Master(Role):
             recorder.flush()
         if self._sync():
             recorder.sync(self._dispatcher.budget)
+            self._share_ahead()
         busy = self._deliver(recorder)
         self._steering.settle()
         if self._progress.due():
@@ -445,6 +481,7 @@ class Master(Role):
 
     def lost(self, ranks: Sequence[int]) -> None:
         now = self._now()
+        self._shared = []
         self._bury(ranks, now)
         if self._searcher in ranks:
             self._awaits_searcher = False

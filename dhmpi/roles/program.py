@@ -28,6 +28,7 @@ from dhmpi.options import SearchOptions, parse
 from dhmpi.roles.role import Crew, DeclaredDeadError, OtherRankBrokenError, Role, Spare, serve
 from dhmpi.rundirectory import default_path, new_id
 from dhmpi.staging import Staged, moved, moved_name
+from dhmpi.trials import Config
 
 if TYPE_CHECKING:
     from dhmpi.evaluate import interface
@@ -253,7 +254,7 @@ class _Rank:
 
     def succeed(self, here: world.World, crew: Crew) -> None:
         """Be the master from now on: all ranks below this one have died."""
-        crew.add(master := self.master(here, heir=True))
+        crew.add(master := self.master(here, heir=True, ahead=crew.ahead))
         master.begin()
 
     def evaluator(self, here: world.World) -> Role:
@@ -275,12 +276,12 @@ class _Rank:
 
         return Searcher(here.post, functools.partial(self.search_host, here), self.options.silence)
 
-    def master(self, here: world.World, heir: bool) -> Master:
+    def master(self, here: world.World, heir: bool, ahead: Sequence[tuple[int, Config]] = ()) -> Master:
         from dhmpi.roles.master import Master
 
         options = self.program.settle(self.options)
         search = self.program.spec(options)
-        return Master(here, options, self.program.module, search, self.signals.take, self.started, heir)
+        return Master(here, options, self.program.module, search, self.signals.take, self.started, heir, ahead)
 
     def backend(self, here: world.World, setup: protocol.Setup) -> interface.Evaluator:
         """Return where this rank's evaluations happen; an earlier launch may have left processes there."""

@@ -17,6 +17,7 @@ from typing import ClassVar
 from dhmpi.mpi.post import Message, Post
 from dhmpi.mpi.protocol import FROM_MASTER, Heir, Serving, Tag
 from dhmpi.mpi.wait import LONGEST, SHORTEST, Wait
+from dhmpi.trials import Config
 
 SILENCE = 90.0
 """Seconds without a sign of life after which a rank is not counted on."""
@@ -121,6 +122,7 @@ class Crew:
         self.roles: list[Role] = []
         self.most_messages = 1
         self.together = False  # whether all ranks finalise MPI at the end
+        self.ahead: Sequence[tuple[int, Config]] = ()  # what the master had ahead when it last said so
         self.wait = Wait()
         self._take_up = take_up
         self._succeed = succeed
@@ -161,6 +163,8 @@ class Crew:
         elif tag is Tag.HEIR:
             for role in list(self.roles):
                 role.meet(message.payload)
+        elif tag is Tag.AHEAD:
+            self.ahead = message.payload.proposals
         elif tag is Tag.KILL:
             os.kill(os.getpid(), signal.SIGKILL)
         elif tag is not Tag.SERVING:
@@ -196,7 +200,7 @@ class Crew:
         post = self.post
         if post.rank == post.lowest:
             if self._sign_of_life():
-                for rank in self._line():
+                for rank in in_line(post):
                     post.send(rank, Tag.SERVING, Serving())
         elif self._place and time.monotonic() - self._heard_at > self._place * self._silence:
             silent = [rank for rank in range(post.rank) if rank not in post.dead]
@@ -204,15 +208,9 @@ class Crew:
                 post.send(rank, Tag.HEIR, Heir(0))  # so that it ends, should it come back
             self.bury(silent)
 
-    def _line(self) -> list[int]:
-        """Return the ranks that watch the master, the next in line first."""
-        post = self.post
-        living = (rank for rank in range(post.lowest + 1, post.size) if rank not in post.dead)
-        return list(itertools.islice(living, WATCHERS))
-
     def _place_in_line(self) -> int:
         """Return this rank's place among those that watch the master, from 1; 0 if it is none of them."""
-        line = self._line()
+        line = in_line(self.post)
         return line.index(self.post.rank) + 1 if self.post.rank in line else 0
 
     def _obeys(self, source: int) -> bool:
@@ -225,6 +223,12 @@ class Crew:
             self.bury(range(source))
         self._heard_at = time.monotonic()
         return True
+
+
+def in_line(post: Post) -> list[int]:
+    """Return the ranks that watch the master, the next in line first."""
+    living = (rank for rank in range(post.lowest + 1, post.size) if rank not in post.dead)
+    return list(itertools.islice(living, WATCHERS))
 
 
 def serve(crew: Crew) -> None:

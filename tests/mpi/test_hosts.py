@@ -69,7 +69,8 @@ def test_all_ranks_of_a_host_may_die(start_on_hosts, tmp_path, host):
     assert ended.code == 0, ended.err
     table = rows(directory)
     assert sorted(int(row["trial"]) for row in table) == list(range(120))
-    assert {row["host"] for row in table} == {"dhmpi1", "dhmpi2", "dhmpi3"}
+    # On crowded cores those that died may not have finished anything.
+    assert {row["host"] for row in table} >= {"dhmpi1", "dhmpi2", "dhmpi3"} - {f"dhmpi{host + 1}"}
     assert "3 ranks died" in ended.out
 
 
