@@ -32,7 +32,7 @@ demo-nas: $(VENV)/base $(VENV)/tensorflow  ## search networks for handwritten di
 	$(RUN) dhmpi.launch -n 4 nas.post $$runs/regevo --top 3 --repeat 1 --epochs 40
 
 test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
-	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
 test-large: .venv/test .venv-mpich/test  ## run the tests of 128 ranks, and those that kill more often
 	.venv/bin/python -m pytest tests/mpi -m large

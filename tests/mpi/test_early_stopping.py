@@ -4,11 +4,12 @@ import json
 
 import pytest
 from early import N_STEPS
-from test_ambs import HERE, rows
+from test_ambs import HERE, either, rows
 
 EARLY = ("--problem", HERE / "early.py", "--run", HERE / "early.py", "--surrogate-model", "DUMMY", "--seed", 1)
 
 
+@either
 @pytest.mark.parametrize("stopper", ["median", "halving"])
 def test_evaluations_that_are_behind_end_early(run, tmp_path, stopper):
     directory = tmp_path / "run"

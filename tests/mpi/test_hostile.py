@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from nasty import DEEDS
-from test_ambs import HERE, SLOW, n_finished, rows, wait_for
+from test_ambs import HERE, SLOW, either, n_finished, rows, wait_for
 
 from dhmpi import journal
 
@@ -68,6 +68,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", path], check=True, timeout=20)
 
 
+@either
 def test_no_space_left_ends_the_run_with_the_reason(run, small_disk):
     directory = small_disk / "run"
 
@@ -81,6 +82,7 @@ def test_no_space_left_ends_the_run_with_the_reason(run, small_disk):
     assert journal.replay(directory / "journal").finished
 
 
+@either
 def test_a_run_directory_that_goes_away_ends_the_run(start, tmp_path):
     directory = tmp_path / "run"
     launch = start(3, "ambs", *SLOW, "--log-dir", directory)

@@ -7,7 +7,7 @@ import signal
 from functools import partial
 
 import pytest
-from test_ambs import HERE, has_finished, rows, wait_for
+from test_ambs import HERE, either, has_finished, rows, wait_for
 
 CHOSEN = HERE / "chosen.py"
 STANDIN = ("--run", f"{CHOSEN}:train_slowly")
@@ -93,6 +93,7 @@ def test_the_report_comes_although_the_master_has_died(start, search):
     assert "Best network: trial" in ended.out
 
 
+@either
 def test_a_directory_without_a_search_is_refused_in_one_sentence(run, tmp_path):
     ended = run(2, "nas.post", "nowhere")
 

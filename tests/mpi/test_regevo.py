@@ -6,13 +6,14 @@ import signal
 from functools import partial
 
 import pytest
-from test_ambs import CHEAP, HERE, POLYNOME2, SLOW, has_finished, n_finished, rows, wait_for
+from test_ambs import CHEAP, HERE, POLYNOME2, SLOW, either, has_finished, n_finished, rows, wait_for
 
 from dhmpi import journal
 
 SCREENED = ("--problem", HERE / "screened.py", "--run", HERE / "screened.py")
 
 
+@either
 @pytest.mark.parametrize(("program", "n"), [("regevo", 0), ("regevo", 2), ("regevo", 5), ("random", 3)])
 def test_all_ranks_but_the_master_evaluate(run, tmp_path, program, n):
     directory = tmp_path / "run"
@@ -87,6 +88,7 @@ def test_what_was_screened_is_promoted_also_after_a_kill(start, tmp_path, progra
         assert {**config, "num_epochs": 1} == {**before, "parent": config["parent"]}
 
 
+@either
 def test_a_replay_proposes_the_same(run, tmp_path):
     directory = tmp_path / "run"
     screening = ("--screen-epochs", 1, "--promote", 0.5)
@@ -98,6 +100,7 @@ def test_a_replay_proposes_the_same(run, tmp_path):
     assert again.code == 0, again.out + again.err
 
 
+@either
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -114,6 +117,7 @@ def test_what_makes_no_sense_is_one_sentence(run, tmp_path, words, sentence):
     assert "Traceback" not in ended.err
 
 
+@either
 def test_a_screened_run_goes_on_only_as_one(run, tmp_path):
     words = ("regevo", *SCREENED, "--log-dir", tmp_path / "run")
     assert run(2, *words, "--max-evals", 20, "--screen-epochs", 1).code == 0

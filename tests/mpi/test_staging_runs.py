@@ -1,7 +1,7 @@
 """Staging under real launches: evaluations use the copies, which are used again, and removed."""
 
 import pytest
-from test_ambs import rows
+from test_ambs import either, rows
 
 STUDY = """
 import os, sys
@@ -52,6 +52,7 @@ def test_evaluations_use_copies_that_are_kept_and_removed(run, code, tmp_path):
     assert list(disk.iterdir()) == []
 
 
+@either
 def test_what_cannot_be_staged_ends_the_launch_before_it_begins(run, code, tmp_path):
     words = ("--problem", "code/study.py", "--run", "code/study.py", "--stage", f"{code}:nothing")
 
