@@ -264,7 +264,7 @@ class History:
             self.added.update((key, config) for key, config in event["points"])
         elif action == Action.MAX_EVALS:
             self.max_evals = event["max_evals"]
-        elif action == Action.DEADLINE:
+        elif action in (Action.DEADLINE, Action.STOP):
             self.deadline = event["deadline"]
         elif action in (Action.PAUSE, Action.RESUME):
             self.paused = action == Action.PAUSE

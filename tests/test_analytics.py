@@ -431,6 +431,19 @@ def test_a_summary_says_it_all(path, said):
     assert facts["by_status"] == {"done": 3, "failed": 1}
 
 
+def test_a_summary_says_what_users_have_done(path, said):
+    file = next((path / "journal").glob("*.jsonl"))
+    event = {"e": "steered", "t": 1.0, "order": "1", "action": "max-evals", "max_evals": 12, "by": "me@here"}
+    file.write_text(file.read_text() + json.dumps(event) + "\n")
+
+    _, out, _ = said("summary", path)
+    _, (facts,), _ = said("summary", path, "--json")
+
+    assert "max-evals set to 12 by me@here" in out
+    assert facts["steered"] == [{"at": 1.0, "what": "max-evals set to 12 by me@here"}]
+    assert facts["max_evals"] == 12
+
+
 def test_utilization_in_the_terminal(path, said):
     _, out, _ = said("utilization", path)
     _, content, _ = said("utilization", path, "--json")

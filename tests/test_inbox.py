@@ -53,6 +53,7 @@ class Run:
 
     def drain(self):
         self.drained = True
+        return 60.0
 
     def order(self, name="a.json", **content):
         (self.path / "inbox").mkdir(exist_ok=True)
@@ -304,6 +305,7 @@ def test_a_stop_drains(run):
 
     assert [event["e"] for event in events] == ["steered", "stopping"]
     assert events[-1]["reason"] == "dhmpi.steer asked for an end, for me"
+    assert history(launch(0, 10), *events).deadline == 60.0  # for an heir
     assert run.drained
     assert not run.dispatcher.over  # two evaluations run
 

@@ -54,6 +54,18 @@ def test_a_frame_says_how_a_run_stands(going):
     assert "Traceback" not in said
 
 
+def test_a_frame_says_what_users_have_done(going):
+    order = {"e": "steered", "t": time.time(), "by": "me@here"}
+    going.add(
+        {**order, "order": "1", "action": "max-evals", "max_evals": 12}, {**order, "order": "2", "action": "pause"}
+    )  # fmt: skip
+
+    said = "\n".join(drawn(opened(going.path), width=160))
+
+    for words in ("ambs_1  paused", "3 of 12 evaluations", "paused by me@here at "):
+        assert words in said, words
+
+
 def test_what_is_left_follows_from_the_last_evaluations(going):
     frame = watch.Frame(opened(going.path))
 

@@ -193,7 +193,7 @@ class Steering:
     limit : callable
         Changes when the run must have ended, in seconds since the epoch or None; raises `OrderError` if that cannot be.
     drain : callable
-        Gives what runs the grace period to end.
+        Gives what runs the grace period to end; returns when that is over, in seconds since the epoch.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class Steering:
         done: set[str],
         check: Callable[[Check], bool],
         limit: Callable[[float | None], None],
-        drain: Callable[[], None],
+        drain: Callable[[], float],
     ) -> None:
         self._inbox = inbox
         self._dispatcher = dispatcher
@@ -307,9 +307,9 @@ class Steering:
                 )
                 self._act(letter, now, sentence, deadline=order.deadline)
             elif action is Action.STOP:
-                self._drain()
-                n = dispatcher.n_running
-                self._act(letter, now, f"the run ends; {_evaluations(n)} may still finish", reason=_stopped(order))
+                end, n = self._drain(), dispatcher.n_running
+                sentence = f"the run ends; {_evaluations(n)} may still finish"
+                self._act(letter, now, sentence, reason=_stopped(order), deadline=end)
             elif dispatcher.paused is (action is Action.PAUSE):
                 raise OrderError("the run is paused already" if dispatcher.paused else "the run is not paused")
             elif action is Action.PAUSE:

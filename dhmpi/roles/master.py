@@ -586,10 +586,11 @@ class Master(Role):
         elif (usual := self._dispatcher.longest(USUAL)) is not None and left < usual:
             self._dispatcher.stop(f"the time limit is near, and an evaluation takes {usual:.3g} s", now)
 
-    def _drain(self) -> None:
-        """Leave what runs the grace period."""
+    def _drain(self) -> float:
+        """Leave what runs the grace period; return when it is over, in seconds since the epoch."""
         limit = time.monotonic() + self._options.grace
         self._deadline = limit if self._deadline is None else min(limit, self._deadline)
+        return self._now() + self._deadline - time.monotonic()
 
     def _limit(self, deadline: float | None) -> None:
         """Have the run end at another time, in seconds since the epoch, or when its job ends.

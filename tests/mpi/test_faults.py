@@ -149,7 +149,7 @@ def test_chaos_in_every_form_completes(run, tmp_path):
     ended = run(
         7, "ambs", *SLOW, "--max-evals", 150, "--seed", 5, "--log-dir", directory, "--eval-timeout-minutes", 0.02,
         "--chaos", "kill=0.05,hang=0.03,segv=0.05,slow=0.1x3,rank-kill=0.04,max-rank-kills=3",
-        environment={"SLOW_SECONDS": "0.05"},
+        environment={"SLOW_SECONDS": "0.05"}, timeout=300,  # each fault costs the start of another process
     )  # fmt: skip
 
     assert ended.code == 0, ended.err
