@@ -44,6 +44,11 @@ class Taken:
         """Take a configuration."""
         self._picked.add(identity)
 
+    def of(self, rows: Mapping[bytes, np.ndarray], most: int) -> np.ndarray:
+        """Take the first `most` rows, by identity, that are not taken yet; return them."""
+        identities = list(rows)
+        return np.array([rows[identities[i]] for i in self.fresh(identities, most)])
+
     def fresh(self, identities: Sequence[bytes], most: int) -> list[int]:
         """Take the first `most` identities that are not taken yet; return their positions."""
         positions: list[int] = []
@@ -54,6 +59,15 @@ class Taken:
                 self._picked.add(identity)
                 positions.append(i)
         return positions
+
+
+def left(encoding: Encoding, taken: Taken, rng: np.random.Generator) -> np.ndarray:
+    """Return every configuration of a listed space that is not taken, shuffled, shape (n, n_dims)."""
+    rows = encoding.enumerated
+    if rows is None:
+        raise ValueError(f"a space of {encoding.size} configurations cannot be listed")
+    free = [i for i, identity in enumerate(encoding.identities(rows)) if identity not in taken]
+    return rows[rng.permutation(np.array(free, dtype=int))]
 
 
 class SpaceSearch(Search):
@@ -137,18 +151,10 @@ class SpaceSearch(Search):
         if not listed:
             return np.concatenate(found)
         # Nearly everything is taken: look through what there is.
-        found.append(self._left(taken, rng)[:missing])
+        found.append(left(self.encoding, taken, rng)[:missing])
         for identity in self.encoding.identities(found[-1]):
             taken.add(identity)
         return np.concatenate(found)
-
-    def _left(self, taken: Taken, rng: np.random.Generator) -> np.ndarray:
-        """Return every configuration of a listed space that is not taken, shuffled."""
-        rows = self.encoding.enumerated
-        if rows is None:
-            raise ValueError(f"a space of {self.size} configurations cannot be listed")
-        free = [i for i, identity in enumerate(self.encoding.identities(rows)) if identity not in taken]
-        return rows[rng.permutation(np.array(free, dtype=int))]
 
     def _pend(self, proposals: Sequence[Proposal]) -> None:
         for proposal, identity in zip(proposals, self._identify([proposal.config for proposal in proposals])):
@@ -163,6 +169,13 @@ class SpaceSearch(Search):
     def _learn(self, results: Sequence[tuple[int, float | None]]) -> None:
         for key, _ in results:
             self._told.add(self._forget(key))
+
+    def _pending_rows(self, replacing: frozenset[int]) -> np.ndarray:
+        """Return the rows of pending proposals in the order of their keys, shape (n, n_dims)."""
+        return self._as_rows([identity for key, identity in sorted(self._pending.items()) if key not in replacing])
+
+    def _as_rows(self, identities: Sequence[bytes]) -> np.ndarray:
+        return np.frombuffer(b"".join(identities)).reshape(-1, self.encoding.n_dims)
 
     def _forget(self, key: int) -> bytes:
         """Take a proposal out of the pending ones; several keys may stand for one configuration."""
