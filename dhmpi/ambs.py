@@ -15,25 +15,10 @@ DESCRIPTION = (
 
 def spec(options: AmbsOptions) -> dict[str, Any]:
     """Return what the searcher builds the search from."""
-    return {
-        "search": "ambs",
-        "options": {
-            "surrogate_model": options.surrogate_model,
-            "liar_strategy": options.liar_strategy,
-            "acq_func": options.acq_func,
-            "kappa": options.kappa,
-            "xi": options.xi,
-            "n_jobs": options.n_jobs,
-        },
-    }
+    return {"search": "ambs", "options": options.model}
 
 
-def fits(options: AmbsOptions) -> bool:
-    """Return whether the search fits models."""
-    return options.surrogate_model != "DUMMY"
-
-
-PROGRAM = Program("ambs", AmbsOptions, DESCRIPTION, spec, fits)
+PROGRAM = Program("ambs", AmbsOptions, DESCRIPTION, spec, fits=lambda options: options.fits)
 
 if __name__ == "__main__":
     sys.exit(main(PROGRAM))

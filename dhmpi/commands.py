@@ -18,6 +18,7 @@ from dhmpi.mpi.environment import launcher_rank
 COMMANDS = {
     "ambs": "Search hyperparameters with a model, on all ranks of one MPI launch.",
     "regevo": "Search by regularized evolution.",
+    "agebo": "Evolve architectures, and learn with a model how to train them.",
     "random": "Search at random.",
     "ppo": "Search architectures by reinforcement learning, with agents that learn together.",
     "plan": "Show which rank would do what on a machine, before anybody queues.",

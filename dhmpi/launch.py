@@ -29,7 +29,7 @@ from dhmpi.options import SearchOptions
 from dhmpi.restarts import Attempt, reachable, without_hosts
 from dhmpi.rundirectory import default_path
 
-PROGRAMS = ("ambs", "regevo", "random", "ppo", "nas.post", "doctor")
+PROGRAMS = ("ambs", "regevo", "agebo", "random", "ppo", "nas.post", "doctor")
 LOOK_SECONDS = 20.0
 ASK_EVERY = 10.0
 """Seconds between questions whether the search has ended, where a host may have been lost."""

@@ -380,8 +380,8 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
-class AmbsOptions(SearchOptions):
-    """Options of the asynchronous model-based search."""
+class ModelOptions(SearchOptions):
+    """Options of every search that has a model propose hyperparameters."""
 
     surrogate_model: str = option(
         "auto",
@@ -409,6 +409,17 @@ class AmbsOptions(SearchOptions):
     )
     n_jobs: int = option(1, "cores for fitting the model; -1: all", "how to search", int, metavar="N")
 
+    @property
+    def model(self) -> dict[str, Any]:
+        """How the model proposes, in the words of `dhmpi.search.chooser`."""
+        names = ("surrogate_model", "liar_strategy", "acq_func", "kappa", "xi", "n_jobs")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is a model."""
+        return self.surrogate_model != "DUMMY"
+
     def check(self) -> None:
         super().check()
         for name in ("kappa", "xi"):
@@ -417,6 +428,11 @@ class AmbsOptions(SearchOptions):
                 raise OptionError(f"{flag(name)} must be >= 0, got {value:g}")
         if self.n_jobs != -1:
             _at_least(self, "n_jobs", 1)
+
+
+@dataclass(frozen=True)
+class AmbsOptions(ModelOptions):
+    """Options of the asynchronous model-based search."""
 
 
 @dataclass(frozen=True)
@@ -533,12 +549,9 @@ class PpoOptions(ArchitectureOptions):
 
 
 @dataclass(frozen=True)
-class RandomOptions(ArchitectureOptions):
-    """Options of the random search, of architectures or hyperparameters."""
+class ScreeningOptions(ArchitectureOptions):
+    """Options of every search that can evaluate briefly first."""
 
-    num_nodes: int = option(
-        1, "masters of the search; there is one, and all other ranks evaluate", "how to search", int, metavar="1"
-    )
     screen_epochs: int | None = option(
         None,
         "first evaluate every configuration with num_epochs = E, and only the most promising as long as the problem "
@@ -562,16 +575,28 @@ class RandomOptions(ArchitectureOptions):
 
     def check(self) -> None:
         super().check()
-        if self.num_nodes != 1:
-            raise OptionError(f"--num-nodes must be 1, got {self.num_nodes}: one master serves all evaluators")
         _at_least(self, "screen_epochs", 1)
         if not 0 < self.promote <= 1:
             raise OptionError(f"--promote must be a share > 0 and <= 1, got {self.promote:g}")
 
 
 @dataclass(frozen=True)
-class RegevoOptions(RandomOptions):
-    """Options of regularized evolution."""
+class RandomOptions(ScreeningOptions):
+    """Options of the random search, of architectures or hyperparameters."""
+
+    num_nodes: int = option(
+        1, "masters of the search; there is one, and all other ranks evaluate", "how to search", int, metavar="1"
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.num_nodes != 1:
+            raise OptionError(f"--num-nodes must be 1, got {self.num_nodes}: one master serves all evaluators")
+
+
+@dataclass(frozen=True)
+class EvolutionOptions(ScreeningOptions):
+    """Options of every search in which a population evolves."""
 
     population_size: int = option(
         100, "configurations told last, among which parents are chosen", "how to search", int, metavar="P"
@@ -589,6 +614,16 @@ class RegevoOptions(RandomOptions):
         "how to search",
     )
 
+    @property
+    def evolution(self) -> dict[str, Any]:
+        """How the population evolves, in the words of `dhmpi.search.evolution`."""
+        return {name: getattr(self, name) for name in ("population_size", "sample_size", "crossover", "unique")}
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a configuration may be evaluated more than once."""
+        return not self.unique and self.screening is None
+
     def check(self) -> None:
         super().check()
         for name in ("population_size", "sample_size"):
@@ -599,6 +634,39 @@ class RegevoOptions(RandomOptions):
             )
         if not 0 <= self.crossover <= 1:
             raise OptionError(f"--crossover must be a chance >= 0 and <= 1, got {self.crossover:g}")
+
+
+@dataclass(frozen=True)
+class RegevoOptions(EvolutionOptions, RandomOptions):
+    """Options of regularized evolution."""
+
+
+@dataclass(frozen=True)
+class AgeboOptions(EvolutionOptions, ModelOptions):
+    """Options of ageing evolution with Bayesian optimisation."""
+
+    surrogate_model: str = option(
+        "auto",
+        "model of the objective by the hyperparameters; auto: a Gaussian process while trials are few, then forests; "
+        "DUMMY: none, random hyperparameters",
+        "how to search",
+        choices=SURROGATES,
+    )
+    kappa: float = option(
+        0.001,
+        "standard deviations that UCB adds to the mean; larger explores more",
+        "how to search",
+        float,
+        metavar="K",
+    )
+    xi: float = option(1e-6, "improvement that EI and PI take for none", "how to search", float, metavar="X")
+    liar_strategy: str = option(
+        "cl_min",
+        "what the model believes of pending trials, named in maximised space: the pessimistic cl_min keeps a model "
+        "that hardly explores from proposing the same hyperparameters for a whole batch",
+        "how to search",
+        choices=LIARS,
+    )
 
 
 def flag(name: str) -> str:

@@ -202,6 +202,11 @@ class HpProblem:
         return [*self._names, *(name for name in self.space if name not in self._names)]
 
     @property
+    def decision_names(self) -> list[str]:
+        """Names of those that are decisions of an architecture: none, but see :class:`dhmpi.nas.NaProblem`."""
+        return []
+
+    @property
     def columns(self) -> list[str]:
         """Names of the entries of a configuration as the function gets it, which are columns of results.csv."""
         return self.hyperparameter_names

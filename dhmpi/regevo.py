@@ -16,26 +16,17 @@ DESCRIPTION = (
 
 def spec(options: RegevoOptions) -> dict[str, Any]:
     """Return what the search is built from."""
-    return {
-        "search": "regevo",
-        "run": options.run,
-        "screening": options.screening,
-        "options": {
-            "population_size": options.population_size,
-            "sample_size": options.sample_size,
-            "crossover": options.crossover,
-            "unique": options.unique,
-        },
-    }
-
-
-def repeats(options: RegevoOptions) -> bool:
-    """Return whether a configuration may be evaluated more than once."""
-    return not options.unique and options.screening is None
+    return {"search": "regevo", "run": options.run, "screening": options.screening, "options": options.evolution}
 
 
 PROGRAM = Program(
-    "regevo", RegevoOptions, DESCRIPTION, spec, fits=lambda options: False, with_master=True, repeats=repeats
+    "regevo",
+    RegevoOptions,
+    DESCRIPTION,
+    spec,
+    fits=lambda options: False,
+    with_master=True,
+    repeats=lambda options: options.repeats,
 )
 
 if __name__ == "__main__":

@@ -171,11 +171,11 @@ class Run:
 
 def _programs() -> tuple[Program, ...]:
     """Return the entry points whose searches can be replayed."""
-    from dhmpi import ambs, ppo, random, regevo  # late, as all that --help does without
+    from dhmpi import agebo, ambs, ppo, random, regevo  # late, as all that --help does without
     from dhmpi.nas import post
 
-    # Random's options are among regevo's.
-    return (ambs.PROGRAM, ppo.PROGRAM, regevo.PROGRAM, random.PROGRAM, post.PROGRAM)
+    # Random's options are among regevo's, regevo's but one and ambs' among agebo's.
+    return (agebo.PROGRAM, ambs.PROGRAM, ppo.PROGRAM, regevo.PROGRAM, random.PROGRAM, post.PROGRAM)
 
 
 def _located(directory: Path) -> Iterator[Line]:

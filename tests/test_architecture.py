@@ -40,10 +40,10 @@ LAYERS = (
         "__main__",
         "nas.show",
     ),
-    ("ambs", "regevo", "random", "ppo", "nas.post", "nas.summary", "replay"),
+    ("ambs", "regevo", "agebo", "random", "ppo", "nas.post", "nas.summary", "replay"),
 )
 TOOLS = (
-    *("ambs", "regevo", "random", "ppo", "nas.post", "launch", "check", "replay", "rerun", "plan", "submit"),
+    *("ambs", "regevo", "agebo", "random", "ppo", "nas.post", "launch", "check", "replay", "rerun", "plan", "submit"),
     *("ls", "doctor", "watch", "steer", "analytics", "commands", "completion"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)

@@ -12,6 +12,7 @@ from dhmpi.load import load_problem, load_run
 PACKAGE = "dhmpi.benchmark.nas"
 SPACES = {
     "digits_dense": (17, 9**5 * 2**12),
+    "digits_joint": (17, 9**5 * 2**12),
     "digits_conv": (9, 8**5 * 2**4),
     "diabetes_dense": (9, 9**3 * 2**6),
     "friedman1": (13, 9**4 * 2**9),
@@ -23,6 +24,7 @@ SPACES = {
     "toy.surrogate": (14, 8_605_184),
 }
 """Numbers of decisions and architectures."""
+HYPERPARAMETERS = {"digits_joint": ["learning_rate", "batch_size", "num_ranks"]}
 WITH_DATA = tuple(name for name in SPACES if name != "toy.surrogate")
 
 
@@ -64,8 +66,8 @@ def test_the_problem_is_complete(name):
 
     problem.check()
 
-    assert problem.columns == ["arch_seq"]
-    assert problem.ineffective() == []
+    assert problem.columns == ["arch_seq", *HYPERPARAMETERS.get(name, [])]
+    assert set(problem.ineffective()) <= {"num_ranks"}  # which says who trains, not how
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -3,7 +3,7 @@
 import pytest
 
 from dhmpi.errors import OptionError
-from dhmpi.options import AmbsOptions, command_line, parse
+from dhmpi.options import AgeboOptions, AmbsOptions, command_line, parse
 
 FLAGS = """
     --problem --run --max-evals --eval-timeout-minutes --time-limit-minutes --log-dir --name --workflow --resume --seed
@@ -125,3 +125,24 @@ def test_a_command_line_can_be_made_from_options():
     assert words == (
         "python -m dhmpi.ambs --problem p.Problem --run p.run --kappa 1.2 --log-dir dir --name 'two words' --resume"
     )
+
+
+def test_agebo_has_the_options_of_evolution_and_of_a_model_with_the_defaults_of_its_paper():
+    o = parse(AgeboOptions, "python -m dhmpi.agebo", "", ["--problem", "p.Problem", "--acq-func", "LCB"])
+
+    assert (o.population_size, o.sample_size, o.kappa, o.xi, o.n_jobs) == (100, 10, 0.001, 1e-6, 1)
+    assert (o.run, o.acq_func, o.fits, o.repeats) == ("dhmpi.nas.run.alpha.run", "LCB", True, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--kappa", "-1"], "--kappa must be >= 0"),
+        (["--sample-size", "101"], "--sample-size must be at most --population-size"),
+        (["--promote", "2"], "--promote must be a share"),
+        (["--num-nodes", "1"], "unrecognized arguments"),
+    ],
+)
+def test_what_makes_no_sense_to_either_half_of_agebo_is_refused(words, sentence):
+    with pytest.raises(OptionError, match=sentence):
+        parse(AgeboOptions, "python -m dhmpi.agebo", "", ["--problem", "p.Problem", *words])

@@ -390,23 +390,30 @@ class NaProblem(HpProblem):
         return load(self._load, *self._preprocessing)
 
     @property
+    def decision_names(self) -> list[str]:
+        """Names of the hyperparameters of `space` that are the architecture, in the order of ``arch_seq``."""
+        if self._architecture_space is None and self._make_space is None:
+            return []
+        return [decision.name for decision in self.architecture_space.decisions]
+
+    @property
     def hyperparameter_names(self) -> list[str]:
         """Names of decisions, then of the other hyperparameters in the order of definition."""
         _ = self.space
-        decisions = self._decision_names
+        decisions = self.decision_names
         return [*decisions, *(name for name in super().hyperparameter_names if name not in decisions)]
 
     @property
     def columns(self) -> list[str]:
         """Names of the entries of a configuration as the function gets it: ``arch_seq``, then hyperparameters."""
-        return [ARCH_SEQ, *self.hyperparameter_names[len(self._decision_names) :]]
+        return [ARCH_SEQ, *self.hyperparameter_names[len(self.decision_names) :]]
 
     def to_config(self, values: Mapping[str, Any]) -> Config:
         """Return the configuration that the function gets for values of the hyperparameters of `space`.
 
         Entries that are none pass, and so does a configuration that has its ``arch_seq`` already.
         """
-        decisions = self._decision_names
+        decisions = self.decision_names
         missing = [name for name in decisions if name not in values]
         if len(missing) == len(decisions) and ARCH_SEQ in values:
             return dict(values)
@@ -429,7 +436,7 @@ class NaProblem(HpProblem):
         arch = rest.pop(ARCH_SEQ, None)
         if arch is None:
             return rest
-        return {**dict(zip(self._decision_names, self.architecture_space.validate(arch))), **rest}
+        return {**dict(zip(self.decision_names, self.architecture_space.validate(arch))), **rest}
 
     def describe(self, name: str) -> tuple[str, str]:
         """Return the kind of a hyperparameter and its values, in words."""
@@ -456,7 +463,7 @@ class NaProblem(HpProblem):
             raise ProblemError("the problem has no search space; name what makes it with search_space(function)")
         self.architecture_space.check()
         super().check()
-        for name in self._decision_names:
+        for name in self.decision_names:
             if self._space.parents_of[name]:
                 raise ProblemError(f"decision {name!r} cannot depend on a condition: every decision always exists")
         if any(part is not None for part in (self._load, self._loss, self._objective)):
@@ -591,18 +598,12 @@ class NaProblem(HpProblem):
 
     def ineffective(self) -> list[str]:
         """Return the hyperparameters that nothing in the training depends on."""
-        used = {*SEARCHABLE, *self._decision_names}
+        used = {*SEARCHABLE, *self.decision_names}
         for value in (*self._settings.values(), self._loss):
             used |= _referenced(value)
         return [name for name in self.hyperparameter_names if name not in used]
 
     # --- Within
-
-    @property
-    def _decision_names(self) -> list[str]:
-        if self._architecture_space is None and self._make_space is None:
-            return []
-        return [decision.name for decision in self.architecture_space.decisions]
 
     @property
     def _n_outputs(self) -> int | None:
@@ -653,7 +654,7 @@ class NaProblem(HpProblem):
     def _resolve(self, what: str, config: Mapping[str, Any], fill: bool = False) -> Config:
         if not isinstance(config, Mapping):
             return super()._resolve(what, config, fill)
-        names = (*self.columns, *self._decision_names, *PASSED)
+        names = (*self.columns, *self.decision_names, *PASSED)
         for name in config:
             if name not in names:
                 has = ", ".join(map(repr, self.columns))
@@ -663,8 +664,8 @@ class NaProblem(HpProblem):
             values = self.from_config({name: value for name, value in config.items() if name not in passed})
         except ProblemError as error:
             raise ProblemError(f"{what} does not fit: {error}") from error
-        if not fill and self._decision_names and not any(name in values for name in self._decision_names):
-            raise ProblemError(f"{what} lacks a value for {ARCH_SEQ!r}, a list of {len(self._decision_names)} integers")
+        if not fill and self.decision_names and not any(name in values for name in self.decision_names):
+            raise ProblemError(f"{what} lacks a value for {ARCH_SEQ!r}, a list of {len(self.decision_names)} integers")
         return {**self.to_config(super()._resolve(what, values, fill)), **passed}
 
     def _history_keys(self) -> list[str]:

@@ -20,7 +20,7 @@ from dhmpi.search.uniform import UniformSearch
 
 BATCHES_IN_FLIGHT = 1.25
 """Episodes for each evaluator, where a policy need not wait for all of them."""
-SEARCHES = ("ambs", "regevo", "random", "ppo", "listed")
+SEARCHES = ("ambs", "regevo", "agebo", "random", "ppo", "listed")
 
 
 def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
@@ -33,10 +33,10 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
         ``n_evaluators``, ``max_evals``, and perhaps
 
         - ``options``: for ambs any of ``surrogate_model``, ``liar_strategy``, ``acq_func``, ``kappa``, ``xi``,
-          ``n_jobs`` as in :class:`dhmpi.search.model_based.ModelBasedSearch`; the surrogate ``DUMMY`` means random
+          ``n_jobs`` as in :class:`dhmpi.search.chooser.Chooser`; the surrogate ``DUMMY`` means random
           configurations.  For regevo any of ``population_size``, ``sample_size``, ``crossover``,
-          ``unique`` as in :class:`dhmpi.search.evolution.RegularizedEvolution`.  For ppo those of
-          :class:`dhmpi.search.ppo.Settings` under ``settings``, and any others of
+          ``unique`` as in :class:`dhmpi.search.evolution.RegularizedEvolution`.  For agebo all of these.  For ppo those
+          of :class:`dhmpi.search.ppo.Settings` under ``settings``, and any others of
           :class:`dhmpi.search.reinforcement.ReinforcementSearch`.  For listed the configurations, as ``configs``.
         - ``checkpoint``: file in which a search keeps what it has learned, if it learns.
         - ``screening``: ``epochs`` and ``promote`` as in :class:`dhmpi.search.screening.Screening`; None for none.
@@ -149,17 +149,15 @@ def _search(problem: HpProblem, spec: Mapping[str, Any]) -> SpaceSearch:
     options = dict(spec.get("options", {}))
     if spec["search"] == "random" or options.get("surrogate_model") == "DUMMY":
         return UniformSearch(space, seed, points)
+    if spec.get("screening") and spec["search"] in ("regevo", "agebo"):
+        options["unique"] = True  # what was promoted need not be screened again
     if spec["search"] == "regevo":
-        if spec.get("screening"):
-            options["unique"] = True  # what was promoted need not be screened again
         return RegularizedEvolution(space, seed, points, **options)
-    from dhmpi.search.model_based import ModelBasedSearch  # late: scipy and scikit-learn take a second
+    options.update(n_evaluators=spec["n_evaluators"], max_evals=spec["max_evals"], starting_points=points)
+    if spec["search"] == "agebo":
+        from dhmpi.search.agebo import AgeingBayesianSearch  # late: scipy and scikit-learn take a second
 
-    return ModelBasedSearch(
-        space,
-        seed,
-        n_evaluators=spec["n_evaluators"],
-        max_evals=spec["max_evals"],
-        starting_points=points,
-        **options,
-    )
+        return AgeingBayesianSearch(space, seed, problem.decision_names, **options)
+    from dhmpi.search.model_based import ModelBasedSearch
+
+    return ModelBasedSearch(space, seed, **options)

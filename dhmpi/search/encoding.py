@@ -355,7 +355,9 @@ class Encoding:
         result, valid = self.resolve(np.where(chosen, moved, filled))
         return result[valid]
 
-    def change_one(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def change_one(
+        self, rows: np.ndarray, rng: np.random.Generator, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Give one hyperparameter of each row another value, each that is active and can vary with the same chance.
 
         A categorical takes any other of its choices, by their weights.  A number or an ordinal is drawn anew from its
@@ -366,6 +368,8 @@ class Encoding:
         ----------
         rows : ndarray of shape (n, n_dims)
         rng : Generator
+        among : ndarray of int, optional
+            Columns of the hyperparameters that may change; by default all.
 
         Returns
         -------
@@ -374,20 +378,49 @@ class Encoding:
             False where a clause forbids the configuration.
         """
         n, everywhere = len(rows), np.ones(len(rows), dtype=bool)
-        if not self.n_free:
+        free = self._free if among is None else np.intersect1d(self._free, among)
+        if not len(free):
             return rows, everywhere
-        columns, able = self._free[rng.integers(self.n_free, size=n)], everywhere
+        columns, able = free[rng.integers(len(free), size=n)], everywhere
         if self.n_conditional:
-            active = ~np.isnan(rows) & (self._cells > 1)
-            columns, able = np.argmax(np.where(active, rng.random(rows.shape), -1.0), axis=1), active.any(axis=1)
+            active = ~np.isnan(rows[:, free])
+            columns = free[np.argmax(np.where(active, rng.random(active.shape), -1.0), axis=1)]
+            able = active.any(axis=1)
         at = (np.arange(n), columns)
         changed = rows.copy()
         changed[at] = np.where(able, self._others(rows[at], columns, rng), rows[at])
         if not self.n_conditional and not self._clauses:
             return changed, everywhere
-        if self.n_conditional:
-            changed = np.where(np.isnan(changed), self._at(rng.random(rows.shape)), changed)
-        return self.resolve(changed)
+        return self.resolve(self._drawn(changed, rng))
+
+    def put(
+        self, rows: np.ndarray, columns: np.ndarray, units: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Give some hyperparameters of each row other values; what becomes active thereby is drawn from its prior.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n, n_dims)
+        columns : ndarray of int, shape (m,)
+        units : ndarray of shape (n, m)
+            Where NaN, a hyperparameter that turns out to be active is drawn, too.
+        rng : Generator
+
+        Returns
+        -------
+        rows : ndarray of shape (n, n_dims)
+        valid : ndarray of bool, shape (n,)
+            False where a clause forbids the configuration.
+        """
+        result = rows.copy()
+        result[:, columns] = units
+        if not self.n_conditional and not self._clauses:
+            return result, np.ones(len(rows), dtype=bool)
+        return self.resolve(self._drawn(result, rng))
+
+    def _drawn(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return rows with what is inactive drawn from its prior: it may become active."""
+        return np.where(np.isnan(rows), self._at(rng.random(rows.shape)), rows) if self.n_conditional else rows
 
     def _others(self, units: np.ndarray, columns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return for units of some columns, shape (n,) both, those of other values: what :meth:`change_one` changes."""
@@ -448,9 +481,7 @@ class Encoding:
             False where a clause forbids the configuration.
         """
         mixed = np.where(rng.random(first.shape) < share, first, second)
-        if self.n_conditional:
-            mixed = np.where(np.isnan(mixed), self._at(rng.random(first.shape)), mixed)
-        return self.resolve(mixed)
+        return self.resolve(self._drawn(mixed, rng))
 
     def cross(self, first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Take each hyperparameter from the first parent with probability 0.7, else from the second; the valid ones."""
@@ -477,7 +508,8 @@ class Encoding:
 
     def _filled(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return rows with random values for what is inactive: a mutation may activate it."""
-        return np.where(np.isnan(rows), rng.random(rows.shape), rows) if self.n_conditional else rows
+        inactive = np.isnan(rows)
+        return np.where(inactive, rng.random(rows.shape), rows) if inactive.any() else rows
 
     def _values(self, rows: np.ndarray) -> np.ndarray:
         """Return rows in the hyperparameters' own units; a choice is its number.  NaN stays NaN."""

@@ -56,6 +56,11 @@ class RegularizedEvolution(SpaceSearch):
     ValueError
         If a size is below 1, or `crossover` no probability.
 
+    Attributes
+    ----------
+    mutable : ndarray of int or None
+        Columns of the encoding that a mutation may change, ``None``: all.
+
     References
     ----------
     Real, Aggarwal, Huang, Le (2019), Regularized Evolution for Image Classifier Architecture Search, AAAI 33.
@@ -86,6 +91,7 @@ class RegularizedEvolution(SpaceSearch):
         self.unique = unique
         # Even the random ones at the beginning: asked again once the population is full, they would be children.
         self.informed = True
+        self.mutable: np.ndarray | None = None
         self._population: deque[tuple[float, bytes]] = deque(maxlen=population_size)  # oldest first
 
     def _learn(self, results: Sequence[tuple[int, float | None]]) -> None:
@@ -96,23 +102,35 @@ class RegularizedEvolution(SpaceSearch):
             self._population.append((fitness, identity))
 
     def _select(self, n: int, taken: Taken, replacing: frozenset[int], rng: np.random.Generator) -> np.ndarray:
-        if len(self._population) < self.population_size:
+        if not self._is_full:
             return self._random(n, taken, rng)
-        population = np.frombuffer(b"".join(identity for _, identity in self._population))
-        population = population.reshape(-1, self.encoding.n_dims)
+        parents, partners = self._couples(n, rng)
+        return self._children(parents, partners, taken, rng)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._population) == self.population_size
+
+    def _couples(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return n parents, and with whom each is crossed: itself, without crossover."""
+        population = self._as_rows([identity for _, identity in self._population])
         # From the worst to the best; a stable order puts the younger of equals last.
         ranked = population[np.argsort([fitness for fitness, _ in self._population], kind="stable")]
         parents = ranked[self._tournaments(n, rng)]
-        partners = parents
-        if self.crossover:
-            others = ranked[self._tournaments(n, rng)]
-            partners = np.where((rng.random(n) < self.crossover)[:, None], others, parents)
+        if not self.crossover:
+            return parents, parents
+        others = ranked[self._tournaments(n, rng)]
+        return parents, np.where((rng.random(n) < self.crossover)[:, None], others, parents)
 
-        encoding = self.encoding
+    def _children(
+        self, parents: np.ndarray, partners: np.ndarray, taken: Taken, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Take a child of each couple, or something random where it has none that is new; fewer if there is no more."""
+        n = len(parents)
         rows, valid = self._mutated(parents, partners, rng)
         candidates = np.flatnonzero(valid)
         known = taken if self.unique or 2 * len(self._told) >= self.size else taken.but_told()
-        fresh = candidates[known.fresh(encoding.identities(rows[candidates]), n)]
+        fresh = candidates[known.fresh(self.encoding.identities(rows[candidates]), n)]
         children = [rows[fresh]]
         if len(fresh) < n:
             # All retries at once; of the first that is new the rest does not count.
@@ -121,9 +139,9 @@ class RegularizedEvolution(SpaceSearch):
             first, left = self._first_fresh(rows, valid, known)
             children.append(rows[first])
             if left:
-                rows, valid = encoding.change_one(rows[left], rng)
+                rows, valid = self.encoding.change_one(rows[left], rng, self.mutable)
                 rows = rows[valid]
-                children.append(rows[known.fresh(encoding.identities(rows), n)])
+                children.append(rows[known.fresh(self.encoding.identities(rows), n)])
         n_missing = n - sum(map(len, children))
         if n_missing:
             children.append(self._random(n_missing, taken, rng))
@@ -151,4 +169,4 @@ class RegularizedEvolution(SpaceSearch):
         self, parents: np.ndarray, partners: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         rows = self.encoding.mix(parents, partners, rng)[0] if self.crossover else parents
-        return self.encoding.change_one(rows, rng)
+        return self.encoding.change_one(rows, rng, self.mutable)
