@@ -49,20 +49,24 @@ def finished(id_):
     }  # fmt: skip
 
 
-def become_master(tmp_path, rank, ahead=()):
-    """Return a master of some rank, whose predecessors have started keys 10 to 12, of which 10 has an outcome."""
-    launch = Launch("00000000", str(tmp_path / "run"))
+def become_master(tmp_path, rank, ahead=(), token="00000000", **changes):
+    """Return a master of some rank, whose predecessors have started keys 10 to 12, of which 10 has an outcome.
+
+    Rank 0 is the first master of another launch.
+    """
+    launch = Launch(token, str(tmp_path / "run"))
     layout = plan(HOSTS)
     post = Post(rank, set(range(rank)))
     world = World(rank, len(HOSTS), HOSTS, layout, post, None, 0.0, None, 1, "none", launch)
     directory = tmp_path / "run" / "journal"
-    record = journal.Journal(directory, 0, 0, {"run": "00000000", "token": launch.token, "t": 0.0})
+    record = journal.Journal(directory, 0, 0, {"run": "00000000", "token": "00000000", "t": 0.0})
     asked = {"e": "asked", "t": 0.5, "ask": 4, "n": 5, "told": 0, "pending": [], "replacing": [], "exhausted": False}
     record.write([asked, placed(0, 10), placed(1, 11), placed(2, 12), finished(0)])
     record.close()
     (tmp_path / "run" / "run.json").write_text('{"hyperparameters": ["x"], "problem": "p"}')
-    options = AmbsOptions(problem="p", run="r", log_dir=launch.directory)
-    master = Master(world, options, "dhmpi.ambs", {"search": "ambs"}, lambda: None, 0.0, heir=True, ahead=ahead)
+    options = AmbsOptions(problem="p", run="r", log_dir=launch.directory, resume=not rank, **changes)
+    search = {"search": "ambs"}
+    master = Master(world, options, "dhmpi.ambs", search, lambda: None, 0.0, heir=rank > 0, ahead=ahead)
     master.begin()
     return master
 
@@ -133,3 +137,26 @@ def test_quick_evaluations_are_not_told_of(heir):
     heir._share_ahead()
 
     assert heir._world.post.take(Tag.AHEAD) == []
+
+
+def test_ranks_that_hear_nothing_while_they_evaluate_are_not_told_of_what_is_ahead(tmp_path):
+    master = become_master(tmp_path, 1, evaluator="inline")
+    ahead = [Proposal(20, {"x": 20}), Proposal(21, {"x": 21})]
+    master.hear(Message(1, Tag.SEARCHING, Searching(True, INFO, [11, 12, 20, 21], ahead)))
+
+    master._share_ahead()
+
+    assert master._world.post.take(Tag.AHEAD) == []
+
+
+def test_an_order_that_waits_for_a_launch_is_followed_when_it_is_known_what_was_started(tmp_path):
+    inbox = tmp_path / "run" / "inbox"
+    inbox.mkdir(parents=True)
+    (inbox / "a.json").write_text('{"action": "max-evals", "max_evals": 1}')
+    (inbox / "b.json").write_text('{"action": "stop"}')
+
+    master = become_master(tmp_path, 0, token="11111111")
+
+    assert master._dispatcher.limits.max_evals == 3
+    assert master._dispatcher.stopping is None
+    assert (inbox / "refused" / "b.json.reason").read_text() == "it came before this launch\n"

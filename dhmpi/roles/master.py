@@ -178,8 +178,8 @@ class Master(Role):
             self._inherit(history, now)
         else:
             self._dispatcher.heed(history)
-            self._steering.begin(now)
             self._dispatcher.restore(history.finished.values(), history.unfinished.values())
+            self._steering.begin(now)
             self._n_before = self._dispatcher.budget.n_finished
             self._search_began = now
         if history.ended and self._inherits:
@@ -397,6 +397,8 @@ class Master(Role):
         dispatcher, post = self._dispatcher, self._world.post
         if not post.survives or (dispatcher.median_duration or QUICK) < QUICK:
             return
+        if self._options.evaluator_silence is None:
+            return  # messages would pile up for ranks that hear nothing while they evaluate
         ahead = dispatcher.first_ahead(MOST_SHARED)
         keys = [key for key, _ in ahead]
         if keys == self._shared:
