@@ -37,7 +37,7 @@ test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Ope
 test-large: .venv/test .venv-mpich/test  ## run the tests of 128 ranks, and those that kill more often
 	.venv/bin/python -m pytest tests/mpi -m large
 
-test-slurm: .venv/test  ## install Slurm (Debian, as root) and run campaigns on one node of it, in ten minutes
+test-slurm: .venv/test .venv-mpich/test  ## install Slurm (Debian, as root) and run campaigns on one node of it, in ten minutes
 	tests/slurm/install.sh
 	.venv/bin/python -m pytest tests/slurm -m slurm
 

@@ -15,7 +15,6 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "scancel")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 N_CPUS = 8
-"""Of the node, whatever the machine has."""
 
 CONFIGURATION = """\
 ClusterName=dhmpi
@@ -32,7 +31,7 @@ SlurmdPidFile={directory}/slurmd.pid
 SlurmctldLogFile={directory}/slurmctld.log
 SlurmdLogFile={directory}/slurmd.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={task_plugin}
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
@@ -53,9 +52,18 @@ def missing():
 
 
 class Cluster:
-    """A Slurm; `stop` it."""
+    """A Slurm; `stop` it.
 
-    def __init__(self, directory: Path) -> None:
+    Parameters
+    ----------
+    directory : Path
+    n_cpus : int, default 8
+        Of the node, whatever the machine has.
+    task_plugin : str, default "task/none"
+        With "task/affinity" ranks are bound to the cores that they ask for; the machine must have as many.
+    """
+
+    def __init__(self, directory: Path, n_cpus: int = N_CPUS, task_plugin: str = "task/none") -> None:
         self.directory = directory
         self._daemons: list[subprocess.Popen[bytes]] = []
         for name in ("state", "spool"):
@@ -65,7 +73,12 @@ class Cluster:
         controller_port, node_port = _free_ports(2)
         (directory / "slurm.conf").write_text(
             CONFIGURATION.format(
-                host=host, directory=directory, controller_port=controller_port, node_port=node_port, cpus=N_CPUS
+                host=host,
+                directory=directory,
+                controller_port=controller_port,
+                node_port=node_port,
+                cpus=n_cpus,
+                task_plugin=task_plugin,
             )
         )
         self.environment = {"SLURM_CONF": str(directory / "slurm.conf"), "PATH": PATH}
