@@ -81,7 +81,7 @@ class Inbox:
         self._left: set[str] = set()  # those that cannot be moved
 
     def look(self, at_once: bool = False) -> list[Letter]:
-        """Return the orders that have come since the last look, in the order of their names; costs a microsecond.
+        """Return the orders that have come since the last look, in the order of their names; costs microseconds.
 
         Each is held until it is given to `answer` or `refuse`.
         """

@@ -62,6 +62,7 @@ def test_a_run_is_paused_given_points_and_another_length(start, tmp_path):
     assert "is not going on" in order(directory, "stop", code=2)
 
 
+@pytest.mark.large
 def test_a_stop_drains_and_what_was_changed_holds_after_resume(start, run, tmp_path, mpi):
     if mpi == "mpich":
         pytest.skip("nothing here depends on the MPI")
