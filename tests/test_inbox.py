@@ -410,6 +410,20 @@ def test_another_searcher_is_asked_again(run):
     assert run.dispatcher.n_added == 1
 
 
+def test_the_search_knows_the_points_of_one_order_before_it_is_asked_about_another(run):
+    run.order("b.json", action="add", points=[{"x": 7}])
+    add(run, {"x": 7})
+    assert len(run.asked) == 1
+
+    run.steering.checked(Checked(run.asked[0].order, [{"x": 7}]), 5.0)
+    run.look()
+    assert len(run.asked) == 1
+    run.dispatcher.take_news()
+    run.look()
+
+    assert [check.order.partition("@")[0] for check in run.asked] == ["a.json", "b.json"]
+
+
 def test_a_point_that_equals_a_proposal_takes_its_place(run):
     add(run, {"x": 3})
     run.dispatcher.take_news()

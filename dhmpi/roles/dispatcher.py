@@ -202,6 +202,11 @@ class Dispatcher:
         return list(itertools.islice(self._ahead, n))
 
     @property
+    def has_untold_points(self) -> bool:
+        """Whether there are points of users of which the searcher was told nothing."""
+        return bool(self._untold_points)
+
+    @property
     def median_duration(self) -> float | None:
         """Seconds of an evaluation, None if none has finished."""
         return self._median_duration

@@ -231,6 +231,8 @@ class Steering:
             if self._dispatcher.stopping is not None:
                 del self._unasked[id_]
                 self._refuse(letter, self._ending())
+            elif self._asked or self._dispatcher.has_untold_points:
+                break  # the search is to know of one order's points before it says whether it knows another's
             elif self._check(Check(id_, letter.order.points, letter.order.as_text)):
                 self._asked[id_] = self._unasked.pop(id_)
 
