@@ -35,7 +35,7 @@ test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Ope
 	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
 test-large: .venv/test .venv-mpich/test  ## run the tests of 128 ranks, and those that kill more often
-	.venv/bin/python -m pytest tests/mpi -m large
+	.venv/bin/python -m pytest -m large
 
 test-slurm: .venv/test .venv-mpich/test  ## install Slurm (Debian, as root) and run campaigns on one node of it, in ten minutes
 	tests/slurm/install.sh

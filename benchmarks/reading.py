@@ -40,6 +40,7 @@ COMMANDS = (
     ("analytics", "trajectory", "-o", "trajectory.png"),
     ("analytics", "utilization", "--plot", "ranks", "-o", "ranks.png"),
     ("analytics", "importance"),
+    ("analytics", "report", "-o", "report.html"),
     ("watch", "--once"),
 )
 

@@ -179,7 +179,22 @@ def test_a_frame_needs_pandas_and_says_so(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
 
     with pytest.raises(DhmpiError, match="pip install pandas"):
-        load(path).frame()
+        load(path).evaluations  # noqa: B018  that it is asked for is enough
+
+
+def test_frames_hold_evaluations_events_and_utilisation(path):
+    pytest.importorskip("pandas")
+    study = load(path)
+
+    evaluations, events, utilization = study.evaluations, study.events, study.utilization(10)
+
+    assert evaluations["objective"].tolist()[2:] == [3.0, 2.0]
+    assert list(evaluations["m:loss"].dropna()) == [0.5, 0.25]
+    assert events["e"].value_counts()["finished"] == 4
+    assert utilization["in flight"].mean() == pytest.approx(0.8)
+    export.to_csv(study, path / "x.csv")
+    with pytest.raises(RunDirectoryError, match="name a run directory"):
+        load(path / "x.csv").events  # noqa: B018
 
 
 # -- utilisation -------------------------------------------------------------------------------------------------------
@@ -386,6 +401,12 @@ def test_parquet_holds_the_rows(path, tmp_path):
 
     assert table["objective"] == [1.0, None, 3.0, 2.0]
     assert table["m:note"] == [None, None, "[x]", None]
+    again, study = load(tmp_path / "x.parquet"), load(path)
+    assert (again.configs, again.status, again.trial.tolist()) == (study.configs, study.status, study.trial.tolist())
+    assert np.array_equal(again.seconds, study.seconds)
+    (tmp_path / "y.parquet").write_text("no")
+    with pytest.raises(RunDirectoryError, match="cannot read"):
+        load(tmp_path / "y.parquet")
 
 
 def test_optuna_gets_a_study(many, tmp_path):

@@ -16,7 +16,9 @@ __all__ = ["load"]
 
 
 def load(path: str | Path) -> Study:
-    """Return what a run directory, or a results.csv of dhmpi or DeepHyper, says.
+    """Return what a run directory, or a results.csv of dhmpi or DeepHyper, says; or what was exported to Parquet.
+
+    Its ``evaluations``, ``events`` and ``utilization()`` are pandas data frames.
 
     Parameters
     ----------
@@ -32,6 +34,7 @@ def load(path: str | Path) -> Study:
     >>> study = load("dhmpi-runs/default/ambs_8212761d")  # doctest: +SKIP
     >>> study.objective.max(), study.usage().utilisation  # doctest: +SKIP
     (0.9906666666666667, 0.971)
+    >>> study.evaluations.plot.scatter("end", "objective")  # doctest: +SKIP
     """
     from pathlib import Path
 

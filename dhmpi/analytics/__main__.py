@@ -37,6 +37,9 @@ WIDTH = 200
 """Columns of tables where nobody says how wide they may be."""
 FIGURE = "FILE"
 FORMATS = ("csv", "parquet", "deephyper", "optuna")
+ARCH_SEQ = "arch_seq"
+BEST_OPTIONS = 10
+"""Of the best architectures of runs that are compared, among which options are counted."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         dest="what",
         required=True,
         parser_class=Parser,
-        metavar="{summary,utilization,trajectory,topk,compare,importance,export}",
+        metavar="{summary,utilization,trajectory,topk,compare,importance,report,export}",
     )
 
     part = what.add_parser("summary", help="one run, or several, in a few lines each")
@@ -74,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
     _add_runs(part)
     part.add_argument("-k", type=int, default=10, metavar="K", help="how many (default: 10)")
     part.add_argument("-o", "--output", type=Path, metavar=FIGURE, help="write them as .csv, .json or .yaml")
+    part.add_argument(
+        "--drawings", type=Path, metavar="DIR", help="draw the networks of architectures into this directory, as SVG"
+    )
 
     part = what.add_parser(
         "compare", help="several runs, those that differ in a number at the end of their name as one"
@@ -89,6 +95,15 @@ def parser() -> argparse.ArgumentParser:
         "--plot", choices=("overview", "parallel"), default="overview",
         help="what the figure shows: importance and dependence; configurations over parallel axes (default: overview)",
     )  # fmt: skip
+    part.add_argument("--seed", type=int, default=0, metavar="N", help="of the forest (default: 0)")
+
+    part = what.add_parser("report", help="all of it as one HTML file, for a browser")
+    _add_runs(part, several=True)
+    part.add_argument(
+        "-o", "--output", type=Path, metavar=FIGURE, default=Path("report.html"),
+        help="file to write (default: report.html)",
+    )  # fmt: skip
+    part.add_argument("-k", type=int, default=20, metavar="K", help="how many of the best are listed (default: 20)")
     part.add_argument("--seed", type=int, default=0, metavar="N", help="of the forest (default: 0)")
 
     part = what.add_parser("export", help="the evaluations for other programs")
@@ -128,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "topk": _topk,
             "compare": _compare,
             "importance": _importance,
+            "report": _report,
             "export": _export,
         }
         content, show = what[options.what](options)
@@ -399,7 +415,8 @@ def _trajectory(options: argparse.Namespace) -> tuple[Any, Callable[[Console], N
 def _compare(options: argparse.Namespace) -> tuple[Any, Callable[[Console], None]]:
     from dhmpi.analytics import trajectory
 
-    groups = trajectory.compare([_load(path) for path in options.runs], options.by)
+    studies = [_load(path) for path in options.runs]
+    groups = trajectory.compare(studies, options.by)
 
     def draw() -> Any:
         from dhmpi.analytics import plots
@@ -417,6 +434,11 @@ def _compare(options: argparse.Namespace) -> tuple[Any, Callable[[Console], None
         }
         for row, group in zip(rows, groups)
     ]
+    architectures = []
+    for one, group in zip(content, groups):
+        if group.studies[0].has_architectures:
+            one |= _architectures(group.studies)
+            architectures.append(one)
 
     def show(console: Console) -> None:
         words = [
@@ -428,8 +450,25 @@ def _compare(options: argparse.Namespace) -> tuple[Any, Callable[[Console], None
             "reached: when, on average, a run was as good as those of the worst group are at the end, in "
             + ("time since the start." if options.by == "time" else "evaluations."),
         )
+        for one in architectures:
+            chosen = ", ".join(f"{name}: {option}" for name, option in one["best_architecture"].items())
+            _said(console, f"{one['runs']}: {one['architectures']} different architectures; the best one: {chosen}")
+            title = f"{one['runs']}: options in at least half of the best {BEST_OPTIONS}"
+            _rows(console, title, _likely(one["operations"]))
 
     return content, show
+
+
+def _architectures(studies: Sequence[Study]) -> dict[str, Any]:
+    """Return what runs of one kind say of architectures."""
+    from dhmpi.analytics.importance import n_architectures, operations
+
+    best = max((study for study in studies if study.succeeded.any()), key=lambda s: s.objective[s.best(1)[0]])
+    return {
+        "architectures": sum(map(n_architectures, studies)),
+        "best_architecture": best.chosen(best.configs[best.best(1)[0]].get(ARCH_SEQ, ())),
+        "operations": operations(best, BEST_OPTIONS),
+    }
 
 
 # -- topk, importance, export ------------------------------------------------------------------------------------------
@@ -442,13 +481,16 @@ def _topk(options: argparse.Namespace) -> tuple[Any, Callable[[Console], None]]:
     found = [study.row(i) for i in study.best(options.k)]
     if options.output is not None:
         _write_best(options.output, study, found)
+    if options.drawings is not None:
+        _draw_networks(options.drawings, study, found)
     content: Any = found
     shares = []
     if study.has_architectures:
         from dhmpi.analytics.importance import operations
 
         shares = operations(study, options.k)
-        content = {"best": found, "operations": shares}
+        best = [{**row, "architecture": study.chosen(row["configuration"].get(ARCH_SEQ, ()))} for row in found]
+        content = {"best": best, "operations": shares}
 
     def show(console: Console) -> None:
         if not found:
@@ -466,10 +508,47 @@ def _topk(options: argparse.Namespace) -> tuple[Any, Callable[[Console], None]]:
         ]
         if rows:
             print_table(console, f"{study.name}: the best {len(rows)} of {len(study)}", columns, rows)
-        likely = [share for share in shares if share["share_of_best"] >= 0.5]
-        _rows(console, f"Options in at least half of the best {len(found)}", likely)
+        _rows(console, f"Options in at least half of the best {len(found)}", _likely(shares))
+        if shares and study.architecture_space is not None:
+            for row in found[:3]:
+                chosen = study.chosen(row["configuration"].get(ARCH_SEQ, ()))
+                _said(console, f"Trial {row['trial']}: " + ", ".join(f"{k}: {v}" for k, v in chosen.items()))
 
     return content, show
+
+
+def _likely(shares: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the options that at least half of the best have, in words."""
+    return [
+        {
+            "decision": share["name"],
+            "option": share["operation"],
+            "share_of_best": share["share_of_best"],
+            "share_of_all": share["share_of_all"],
+        }
+        for share in shares
+        if share["share_of_best"] >= 0.5
+    ]
+
+
+def _draw_networks(directory: Path, study: Study, found: Sequence[dict[str, Any]]) -> None:
+    """Draw the networks of the best evaluations, a file for each."""
+    if not study.has_architectures:
+        raise OptionError(f"--drawings: {study.path} has no architectures")
+    space = study.architecture_space
+    if space is None:
+        problem = "its problem" if study.run is None else study.run.described.get("problem")
+        raise OptionError(f"--drawings: the networks are not known here: {problem} cannot be loaded, or has changed")
+    from dhmpi.nas.show import draw  # late: matplotlib takes a second
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"--drawings {directory}: {error.strerror}") from error
+    for row in found:
+        title = f"trial {row['trial']}, objective {row['objective']:.6g}"
+        arch = row["configuration"][ARCH_SEQ]
+        draw(space, arch, directory / f"trial{row['trial']}.svg", build=False, title=title)
 
 
 def _write_best(path: Path, study: Study, found: Sequence[dict[str, Any]]) -> None:
@@ -535,6 +614,25 @@ def _importance(options: argparse.Namespace) -> tuple[Any, Callable[[Console], N
             f"the worst mean prediction. On evaluations that it has not seen the forest has R2 {found.accuracy:.2f}"
             + (": do not trust it." if found.accuracy < TRUST else "."),
         )
+
+    return content, show
+
+
+def _report(options: argparse.Namespace) -> tuple[Any, Callable[[Console], None]]:
+    if options.k < 1:
+        raise OptionError(f"-k must be >= 1, got {options.k}")
+    if options.seed < 0:
+        raise OptionError(f"--seed must be >= 0, got {options.seed}")
+    if options.output.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"-o {options.output}: the name must end in .html")
+    studies = [_load(path) for path in options.runs]
+    from dhmpi.analytics import report  # late, as all that imports numpy
+
+    size = report.write(studies, options.output, options.k, options.seed)
+    content = {"runs": [study.name for study in studies], "file": str(options.output), "bytes": size}
+
+    def show(console: Console) -> None:
+        _said(console, f"{options.output} written ({size / 1e6:.1f} MB): open it in a browser.")
 
     return content, show
 

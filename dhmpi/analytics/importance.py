@@ -7,7 +7,7 @@ Greedy function approximation, Annals of Statistics 29).  Both are about the for
 
 from __future__ import annotations
 
-import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from dhmpi.errors import OptionError
 
 if TYPE_CHECKING:
     from dhmpi.analytics.study import Study
+    from dhmpi.trials import Config
 
 LEAST = 10
 """Evaluations without which a forest says nothing."""
@@ -82,6 +83,8 @@ class Importance:
     dependence : list of (ndarray, ndarray)
         For each column points, and the mean prediction there.
     objective : ndarray of shape (n,)
+    chosen : ndarray of int, shape (n,)
+        Indices of the evaluations in the study.
     """
 
     columns: list[Column]
@@ -91,6 +94,7 @@ class Importance:
     n: int
     dependence: list[tuple[np.ndarray, np.ndarray]]
     objective: np.ndarray
+    chosen: np.ndarray
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each hyperparameter."""
@@ -117,8 +121,16 @@ def shown(column: Column, value: float) -> Any:
     return column.categories[int(value)] if column.categories else float(value)
 
 
-def columns_of(study: Study, chosen: Sequence[int]) -> list[Column]:
-    """Return the hyperparameters of some evaluations as columns; an architecture has one for each decision."""
+def columns_of(study: Study, chosen: Sequence[int], in_words: bool = False) -> list[Column]:
+    """Return the hyperparameters of some evaluations as columns; an architecture has one for each decision.
+
+    Parameters
+    ----------
+    study : Study
+    chosen : sequence of int
+    in_words : bool, default False
+        Whether decisions and options have their names, where the problem can be asked, instead of their numbers.
+    """
     configs = [study.configs[i] for i in chosen]
     columns = []
     for name in study.hyperparameters:
@@ -126,9 +138,26 @@ def columns_of(study: Study, chosen: Sequence[int]) -> list[Column]:
             columns.append(_column(name, [config.get(name) for config in configs]))
             continue
         length = max((len(config.get(name) or ()) for config in configs), default=0)
+        if in_words and study.architecture_space is not None:
+            columns += _named(study, configs)
+            continue
         for i in range(length):
             values = [config[name][i] if i < len(config.get(name) or ()) else None for config in configs]
             columns.append(_column(f"{name}[{i}]", [None if value is None else str(value) for value in values]))
+    return columns
+
+
+def _named(study: Study, configs: Sequence[Config]) -> list[Column]:
+    """Return a column for each decision, its options in their own order."""
+    words = [study.chosen(config.get(ARCH_SEQ) or ()) for config in configs]
+    space = study.architecture_space
+    columns = []
+    for decision in () if space is None else space.decisions:
+        values = [chosen.get(decision.name) for chosen in words]
+        categories = list(dict.fromkeys([*decision.options, *(value for value in values if value is not None)]))
+        index = {category: i for i, category in enumerate(categories)}
+        numbers = np.array([-1.0 if value is None else index[value] for value in values])
+        columns.append(Column(decision.name, numbers, categories))
     return columns
 
 
@@ -177,7 +206,7 @@ def measure(study: Study, seed: int = 0) -> Importance:
     y = study.objective[good]
     if np.ptp(y) == 0:
         raise OptionError(f"{study.path}: all objectives are {y[0]:g}, so nothing mattered")
-    columns = [column for column in columns_of(study, list(good)) if np.ptp(column.values) > 0]
+    columns = [column for column in columns_of(study, list(good), in_words=True) if np.ptp(column.values) > 0]
     if not columns:
         raise OptionError(f"{study.path}: all configurations are the same, so nothing mattered")
     x = np.column_stack([column.values for column in columns])
@@ -200,6 +229,7 @@ def measure(study: Study, seed: int = 0) -> Importance:
         n=len(y),
         dependence=[_dependence(forest, background, int(i), columns[i]) for i in rank],
         objective=y,
+        chosen=good,
     )
 
 
@@ -230,18 +260,27 @@ def operations(study: Study, k: int) -> list[dict[str, Any]]:
     study : Study
     k : int
         Of the best.
+
+    Returns
+    -------
+    list of dict
+        ``decision`` and ``option`` are numbers; ``name`` and ``operation`` say the same in words.
     """
     best = [study.configs[i][ARCH_SEQ] for i in study.best(k) if ARCH_SEQ in study.configs[i]]
     everything = [config[ARCH_SEQ] for config in study.configs if ARCH_SEQ in config]
     rows = []
     for i in range(min(map(len, everything), default=0)):
-        for option in sorted({arch[i] for arch in everything}):
+        among_best, among_all = Counter(arch[i] for arch in best), Counter(arch[i] for arch in everything)
+        for option in sorted(among_all):
+            words = list(study.chosen([*everything[0][:i], option]).items())
             rows.append(
                 {
                     "decision": i,
                     "option": option,
-                    "share_of_best": statistics.fmean(arch[i] == option for arch in best) if best else 0.0,
-                    "share_of_all": statistics.fmean(arch[i] == option for arch in everything),
+                    "name": words[i][0],
+                    "operation": words[i][1],
+                    "share_of_best": among_best[option] / len(best) if best else 0.0,
+                    "share_of_all": among_all[option] / len(everything),
                 }
             )
     return rows

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from dhmpi.analytics.importance import INACTIVE, Column, Importance
-from dhmpi.analytics.trajectory import Group, moving_average
+from dhmpi.analytics.trajectory import Group, floor, moving_average
 from dhmpi.errors import OptionError
 from dhmpi.timeline import Activity
 
@@ -282,15 +282,11 @@ def trajectory(study: Study, by: str, window: int | None) -> Figure:
 
 def _limits(axes: Axes, values: np.ndarray) -> tuple[float, int]:
     """Leave hopeless objectives out of sight; return the lower limit, and how many are below."""
-    if len(values) < 20:
+    limit = floor(values)
+    if limit is None:
         return -np.inf, 0
-    low, middle, high = np.quantile(values, [0.02, 0.5, 1.0])
-    span = high - low
-    if span <= 0 or values.min() > low - 0.5 * span:
-        return -np.inf, 0
-    limit = low - 0.05 * span
-    axes.set_ylim(limit, high + 0.08 * span)
-    return float(limit), int((values < limit).sum())
+    axes.set_ylim(limit, values.max() + 0.08 * (values.max() - limit))
+    return limit, int((values < limit).sum())
 
 
 def _policy(axes: Axes, updates: Sequence[dict[str, Any]]) -> None:

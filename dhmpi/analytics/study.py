@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from dhmpi.trials import Config, Status
 
 if TYPE_CHECKING:
     from dhmpi.analytics.usage import Usage
+    from dhmpi.nas.space import SearchSpace
     from dhmpi.runs import Run
 
 FAILED_OBJECTIVE = -3.4e38
@@ -90,6 +92,36 @@ class Study:
     def has_architectures(self) -> bool:
         return any(ARCH_SEQ in config for config in self.configs[:1])
 
+    @cached_property
+    def architecture_space(self) -> SearchSpace | None:
+        """The space that architectures are of, which knows names and networks.
+
+        None if there are no architectures, or the problem cannot be loaded here, or has changed since.
+        """
+        name = self.run.described.get("problem") if self.run is not None and self.has_architectures else None
+        if not isinstance(name, str):
+            return None
+        from dhmpi.load import load_problem  # late: brings ConfigSpace, and the user's module
+
+        try:
+            problem = load_problem(name)
+        except DhmpiError:
+            return None
+        space: SearchSpace | None = getattr(problem, "architecture_space", None)
+        longest = max(len(config.get(ARCH_SEQ, ())) for config in self.configs)
+        return space if space is not None and longest == len(space.decisions) else None
+
+    def chosen(self, arch: Sequence[Any]) -> dict[str, str]:
+        """Return an architecture in words: what it chooses for each decision, by numbers where names are not known."""
+        space = self.architecture_space
+        if space is None:
+            return {f"{ARCH_SEQ}[{i}]": str(option) for i, option in enumerate(arch)}
+        chosen = {}
+        for decision, option in zip(space.decisions, arch):
+            known = isinstance(option, int) and 0 <= option < len(decision.options)
+            chosen[decision.name] = decision.options[option] if known else str(option)
+        return chosen
+
     @property
     def metric_names(self) -> list[str]:
         return list(dict.fromkeys(name for metrics in self.metrics for name in metrics))
@@ -132,25 +164,54 @@ class Study:
         RunDirectoryError
             If there is no journal, which alone knows.
         """
-        if self.run is None:
-            raise RunDirectoryError(f"{self.path} does not say what evaluators did: name a run directory")
         from dhmpi.analytics.usage import measure
 
-        return measure(self.run)
+        return measure(self._journaled())
 
-    def frame(self) -> Any:
+    @property
+    def evaluations(self) -> Any:
         """Return a pandas data frame with a row for each evaluation, columns as in results.csv.
 
         Raises
         ------
         DhmpiError
-            If pandas is not installed.
+            If pandas is not installed; also from what follows.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise DhmpiError("data frames need pandas: pip install pandas") from None
-        return pd.DataFrame(list(self.rows()))
+        return _pandas().DataFrame(list(self.rows()))
+
+    @property
+    def events(self) -> Any:
+        """Return a pandas data frame with a row for each event of the journal, and a column for each of their entries.
+
+        Raises
+        ------
+        RunDirectoryError
+            If there is no journal.
+        """
+        return _pandas().DataFrame(list(self._journaled().events()))
+
+    def utilization(self, n: int = 400) -> Any:
+        """Return a pandas data frame of what evaluators did over time.
+
+        Parameters
+        ----------
+        n : int, default 400
+            Stretches of time.
+
+        Returns
+        -------
+        DataFrame
+            A row for each stretch: ``seconds``, when it begins, and the part of the evaluators' time in it that was
+            ``in flight`` or ``completed`` (both definitions of utilisation), and in each activity.
+        """
+        pandas = _pandas()
+        edges, shares = self.usage().curves(n)
+        return pandas.DataFrame({"seconds": edges[:-1], **shares})
+
+    def _journaled(self) -> Run:
+        if self.run is None:
+            raise RunDirectoryError(f"{self.path} does not say what evaluators did: name a run directory")
+        return self.run
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of results.csv."""
@@ -166,18 +227,28 @@ class Study:
             }
 
 
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise DhmpiError("data frames need pandas: pip install pandas") from None
+    return pandas
+
+
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
 def load(path: Path) -> Study:
-    """Return what a run directory, or a results.csv of dhmpi or DeepHyper, says.
+    """Return what a run directory, or a results.csv of dhmpi or DeepHyper, says; or what was exported to Parquet.
 
     Raises
     ------
     DhmpiError
         If there is nothing to read.
     """
+    if path.suffix == ".parquet" and path.is_file():
+        return _from_rows(path, _rows_of_parquet(path))
     if path.is_file():
         return _from_csv(path)
     if (path / "journal").is_dir() or not (path / "results.csv").is_file():
@@ -254,6 +325,30 @@ def _from_csv(path: Path) -> Study:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunDirectoryError(f"cannot read {path}: {error}") from error
+    return _from_rows(path, rows)
+
+
+def _rows_of_parquet(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file as a results.csv would have them."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise DhmpiError("Parquet files need pyarrow: pip install pyarrow") from None
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ArrowException) as error:
+        raise RunDirectoryError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    return [{name: _written(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, list | dict) else str(value)
+
+
+def _from_rows(path: Path, rows: Sequence[dict[str, str]]) -> Study:
+    """Return what the rows of a table of results say."""
     if not rows:
         raise RunDirectoryError(f"{path} has no evaluations")
     columns = [column for column in rows[0] if column]

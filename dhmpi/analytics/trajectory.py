@@ -49,6 +49,17 @@ def improvements(study: Study) -> list[dict[str, Any]]:
     ]
 
 
+def floor(values: np.ndarray) -> float | None:
+    """Return below which objective some are so hopeless that with them a figure shows nothing else; None if none is."""
+    if len(values) < 20:
+        return None
+    low, middle, high = np.quantile(values, [0.02, 0.5, 1.0])
+    span = high - low
+    if span <= 0 or values.min() > low - 0.5 * span:
+        return None
+    return float(low - 0.05 * span)
+
+
 @dataclass
 class Group:
     """Runs of one kind, for example with different seeds.
