@@ -14,6 +14,7 @@ import shutil
 import signal
 import string
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
@@ -140,12 +141,33 @@ class Program:
     def _run(self, words: Sequence[str], values: Mapping[str, str]) -> None:
         variables = {f"DHMPI_{name.upper()}": value for name, value in values.items()}
         environment = {**platform.scrub(os.environ), **variables}
+        # A child process is killed with all that is in its group; a rank, where several evaluate together, is not.
+        apart = dhmpi.trial().comm is not None
+        started: list[subprocess.Popen[bytes] | OSError] = []
+
+        options: dict[str, Any] = {"cwd": values["directory"], "env": environment, "stdin": subprocess.DEVNULL}
+
+        def start() -> None:
+            try:
+                started.append(subprocess.Popen(words, start_new_session=apart, **options))
+            except OSError as error:
+                started.append(error)
+
+        # In another thread: a signal that ends an evaluation must not raise between the start and its record.
+        thread = threading.Thread(target=start)
         try:
-            code = subprocess.run(
-                words, cwd=values["directory"], env=environment, stdin=subprocess.DEVNULL, check=False
-            ).returncode
-        except OSError as error:
-            raise EvaluationError(f"the program {words[0]} cannot be started: {error.strerror}") from error
+            thread.start()
+            thread.join()
+            process = started[0]
+            if isinstance(process, OSError):
+                raise EvaluationError(f"the program {words[0]} cannot be started: {process.strerror}") from process
+            code = process.wait()
+        except BaseException:
+            thread.join()
+            for process in started:
+                if isinstance(process, subprocess.Popen):
+                    _end(process, apart)
+            raise
         if code:
             crashed = code < 0 or code - 128 in DEADLY
             raise EvaluationError(f"{describe_exit(code, f'the program {words[0]}')}{self._hint(values)}", crashed)
@@ -176,6 +198,15 @@ class Program:
     def _program(self, word: str) -> str:
         """Return a program so that it is found from another directory."""
         return str(Path(self._home, word)) if "/" in word else word
+
+
+def _end(process: subprocess.Popen[bytes], leads_group: bool) -> None:
+    """End a program, and what it has started."""
+    platform.kill(platform.descendants(process.pid))
+    if leads_group:
+        platform.kill_group(process.pid)
+    process.kill()
+    process.wait()
 
 
 def _scripts(words: Sequence[str]) -> set[int]:

@@ -1,6 +1,9 @@
 """Programs as run functions: what they are told, what their end means, and which templates are refused."""
 
+import os
 import shlex
+import signal
+import threading
 
 import pytest
 from evaluating import Bench, until
@@ -169,13 +172,29 @@ def test_a_crash_has_its_own_status(bench):
     assert made.evaluate(trial=1).status is Status.DONE
 
 
-def test_a_program_ends_at_its_time_limit_with_all_it_has_started(bench, tmp_path):
-    made = _loaded(bench("sh -c 'setsid sleep 1000 & echo $! > pid; wait'"))
+def test_a_program_ends_at_its_time_limit_with_all_it_has_started(bench):
+    made = _loaded(bench("sh -c 'setsid sleep 1000 & wait'"))
 
-    finished = made.evaluate(timeout=0.5)
+    assert made.evaluate(timeout=0.5).status is Status.TIMEOUT  # and nothing is left, says the fixture
 
-    assert finished.status is Status.TIMEOUT
-    pid = int(next(tmp_path.glob("task0_*/pid")).read_text())
+
+def test_a_program_ends_with_an_evaluation_that_is_abandoned_in_its_rank(evaluate, tmp_path):
+    def abandon(number, frame):
+        raise KeyboardInterrupt
+
+    def signal_when_it_runs():
+        until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, abandon)
+    try:
+        threading.Thread(target=signal_when_it_runs).start()
+        with pytest.raises(KeyboardInterrupt):
+            evaluate("sh -c 'setsid sleep 1000 & echo $! > pid; wait'", comm="that of several ranks")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+    pid = int((tmp_path / "pid").read_text())
     assert until(lambda: platform.start_time(pid) is None)
 
 
