@@ -114,7 +114,8 @@ class World:
     # -- the master ----------------------------------------------------------------------------------------------------
 
     def new_dispatcher(self):
-        self.record({"e": "launch", "launch": 0, "epoch": len(self.history.headers), "t": self.now})
+        given = {"options": {"max_evals": self.max_evals}}
+        self.record({"e": "launch", "launch": 0, "epoch": len(self.history.headers), "t": self.now, **given})
         return Dispatcher(self.limits, SILENCE)
 
     def record(self, event):
@@ -161,7 +162,8 @@ class World:
         d, history = self.dispatcher, self.history
         in_flight = [trial.id for trial in d.in_flight]
         assert d.n_started <= d.limits.max_evals
-        assert (d.paused, d.n_added) == (self.history.paused or d.paused and d.stopping, self.history.n_added)
+        assert d.n_added == self.history.n_added
+        assert d.paused == self.history.paused or d.stopping
         assert sorted([*in_flight, *history.finished]) == list(range(d.n_started)) or d.stopping
         assert d.budget.n_finished == len(history.finished)
         assert d.n_retried == history.n_retried or self.awaited
