@@ -116,6 +116,35 @@ def make(
     return made
 
 
+def warm_up(rate: float, n_epochs: float, size: int, n_steps: int) -> Any:
+    """Return a callback under which the learning rate grows from ``rate / size`` to `rate` in so many epochs.
+
+    Parameters
+    ----------
+    rate : float
+    n_epochs : float
+    size : int
+        Number of ranks that train together.
+    n_steps : int
+        Of an epoch.
+    """
+    import keras  # late: 2 s and 500 MB
+
+    class WarmUp(keras.callbacks.Callback):  # type: ignore[misc]
+        epoch, warm = 0, False
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.epoch = epoch
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if not self.warm:  # afterwards the learning rate belongs to others
+                part = min(1.0, (self.epoch + batch / n_steps) / n_epochs)
+                self.warm = part == 1.0
+                self.model.optimizer.learning_rate = rate * (part + (1 - part) / size)
+
+    return WarmUp()
+
+
 def _time_stopping(keras: Any, clock: Callable[[], float], seconds: float, verbose: int = 0) -> Any:
     """Return a callback that ends a training between two batches, once it has taken so many seconds."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dhmpi.errors import ProblemError
+from dhmpi.nas.parallel import ALONE, Group
 from dhmpi.nas.preprocessing import Scaling
 
 Tensors = tuple[np.ndarray, ...]
@@ -52,17 +53,18 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.inputs[0])
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
-        """Yield all samples once, shuffled if there is a generator; the last batch may be smaller."""
-        if rng is None:
-            for start in range(0, len(self), batch_size):
-                part = slice(start, start + batch_size)
-                yield tuple(x[part] for x in self.inputs), tuple(y[part] for y in self.outputs)
-            return
-        order = rng.permutation(len(self))
+    def batches(self, batch_size: int, rng: np.random.Generator | None = None, group: Group = ALONE) -> Iterator[Batch]:
+        """Yield all samples once, shuffled if there is a generator; the last batch may be smaller.
+
+        Of each batch a rank of a group sees its share, which can be empty.
+        """
+        order = None if rng is None else rng.permutation(len(self))
         for start in range(0, len(self), batch_size):
-            chosen = order[start : start + batch_size]
-            yield tuple(x[chosen] for x in self.inputs), tuple(y[chosen] for y in self.outputs)
+            part = group.share(min(batch_size, len(self) - start))
+            rows: Any = slice(start + part.start, start + part.stop)
+            if order is not None:
+                rows = order[rows]
+            yield tuple(x[rows] for x in self.inputs), tuple(y[rows] for y in self.outputs)
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,11 @@ class Stream:
     def __len__(self) -> int:
         return self.n_samples
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
+    def batches(self, batch_size: int, rng: np.random.Generator | None = None, group: Group = ALONE) -> Iterator[Batch]:
         """Yield all samples once; the last batch may be smaller.
+
+        Of each batch a rank of a group takes its share, which can be empty; so generators must give the same samples in
+        the same order on each rank.
 
         Raises
         ------
@@ -108,10 +113,15 @@ class Stream:
                 given = self.n_samples - left + len(taken)
                 raise ProblemError(f"{self.what} gave {given} samples instead of {self.n_samples}")
             left -= len(taken)
-            yield self._stacked(taken)
+            yield self._stacked(taken[group.share(len(taken))])
 
     def _stacked(self, samples: Sequence[Any]) -> Batch:
         """Make one array of the values of each input and output."""
+        if not samples:
+            return tuple(  # type: ignore[return-value]
+                tuple(np.empty((0, *shape), dtype) for shape, dtype in zip(shapes, types))
+                for shapes, types in zip(self.shapes, self.types)
+            )
         sides = []
         for side, word in enumerate(("input", "output")):
             if any(not isinstance(sample, (tuple, list)) or len(sample) != 2 for sample in samples):

@@ -41,12 +41,19 @@ DEFAULTS: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "optimizer": "adam",
     "num_epochs": 1,
+    "rank_scaling": "none",
+    "warmup_epochs": 0,
     "verbose": 0,
     "callbacks": {},
     "max_parameters": None,
     "keep_predictions": "good",
 }
-SEARCHABLE = ("batch_size", "learning_rate", "optimizer", "num_epochs", "loss", *OPTIMIZER_ARGUMENTS)
+RANK_SCALINGS: Mapping[str, tuple[float, float]] = {"none": (0.0, 0.0), "linear": (1.0, 1.0), "sqrt": (1.0, 0.5)}
+"""The powers of the number of ranks by which batch size and learning rate grow."""
+SEARCHABLE = (
+    *("batch_size", "learning_rate", "optimizer", "num_epochs", "rank_scaling", "warmup_epochs", "loss"),
+    *OPTIMIZER_ARGUMENTS,
+)
 """Settings that a hyperparameter of the same name takes over."""
 
 
@@ -80,6 +87,17 @@ class Settings:
     optimizer_arguments: Mapping[str, float] = field(default_factory=dict)
     max_parameters: int | None = None
     keep_predictions: str = "good"
+    rank_scaling: str = "none"
+    warmup_epochs: float = 0
+
+    def on_ranks(self, size: int) -> Settings:
+        """Return the settings for so many ranks that train together: batch size and learning rate are scaled."""
+        of_batch, of_rate = RANK_SCALINGS[self.rank_scaling]
+        return replace(
+            self,
+            batch_size=round(self.batch_size * size**of_batch),
+            learning_rate=self.learning_rate * size**of_rate,
+        )
 
 
 @dataclass(frozen=True)
@@ -226,10 +244,17 @@ class NaProblem(HpProblem):
         Parameters
         ----------
         batch_size : int, default 32
+            Samples for one step, shared by all ranks that train a network together.
         learning_rate : float, default 0.001
         optimizer : str, default "adam"
             One of adadelta, adafactor, adagrad, adam, adamax, adamw, ftrl, lion, nadam, rmsprop, sgd.
         num_epochs : int, default 1
+        rank_scaling : {"none", "linear", "sqrt"}, default "none"
+            How k ranks train together (:mod:`dhmpi.nas.run.horovod`).  "none": as one rank would, with `batch_size` and
+            `learning_rate` as they stand.  "linear": both are of one rank, and are multiplied by k [1]_.  "sqrt": the
+            same, but the learning rate is multiplied by the square root of k.
+        warmup_epochs : float, default 0
+            On k ranks, the learning rate grows from a k-th of itself to its full value in so many epochs [1]_.
         verbose : int, default 0
             1 prints a line an epoch.
         callbacks : dict, default {}
@@ -243,6 +268,10 @@ class NaProblem(HpProblem):
         keep_predictions : {"good", "all", "none"}, default "good"
             Whose predictions of the validation data are kept as ``predictions.npz`` in the directory of the evaluation:
             "good" are networks among the ten best that the process has seen so far.
+
+        References
+        ----------
+        .. [1] Goyal et al. (2017), Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour, arXiv 1706.02677.
         """
         for name, value in kwargs.items():
             self._check_setting(name, value)
@@ -738,6 +767,11 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "learning_rate": (_is_positive, "a number > 0"),
     "optimizer": (_is_optimizer, f"one of {', '.join(OPTIMIZERS)}"),
     "num_epochs": (_is_count, "an integer >= 1"),
+    "rank_scaling": (
+        lambda value: isinstance(value, str) and value in RANK_SCALINGS,
+        f"one of {', '.join(RANK_SCALINGS)}",
+    ),
+    "warmup_epochs": (lambda value: _is_finite(value) and value >= 0, "a number >= 0"),
     "verbose": (lambda value: value in (0, 1, 2), "0, 1 or 2"),
     "callbacks": (lambda value: True, ""),
     "epsilon": (_is_positive, "a number > 0"),

@@ -1,7 +1,9 @@
 """Training one network of a problem, and judging it.
 
 :func:`train` does it all: it reads as build, fit, judge, save.  Its parts can be used alone, for training the best
-networks again or on several ranks.  Keras and TensorFlow are imported when they are needed.
+networks again.  Several ranks train one network if they are a group (:mod:`dhmpi.nas.parallel`): each sees its share of
+every batch and of the validation data, and what is decided is decided by the leader or by all, so that every rank takes
+equally many steps.  Keras and TensorFlow are imported when they are needed.
 
 The training loop is our own rather than ``keras.Model.fit``: for a network that trains for a second, that one takes
 twice as long, and it leaves 9 MB and more behind each time, which matters when a process trains hundreds.  This one
@@ -19,7 +21,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,14 +34,13 @@ from dhmpi.nas import callbacks as callbacks_
 from dhmpi.nas.data import Data, Source, Tensors
 from dhmpi.nas.metrics import MetricFunction, MetricSource, named, resolve
 from dhmpi.nas.objective import History
+from dhmpi.nas.parallel import ALONE, Group
 from dhmpi.nas.problem import Call, NaProblem, Settings
 
 if TYPE_CHECKING:
     import keras
 
 LossFunction = Callable[[Any, Any], Any]
-Average = Callable[[Sequence[Any]], Sequence[Any]]
-"""Takes the gradients of a batch, returns those to apply: their mean over ranks that train together."""
 
 EVALUATION_BATCH = 512
 """Samples that are predicted at a time, at least; more do not make it faster, and images must fit into memory."""
@@ -75,8 +76,14 @@ class GoodOnes:
         return is_good
 
 
-def prepare(problem: NaProblem) -> None:
+def prepare(problem: NaProblem, effective: Collection[str] = ()) -> None:
     """Do what all networks of a problem have in common: import TensorFlow, load the data, look at everything.
+
+    Parameters
+    ----------
+    problem : NaProblem
+    effective : collection of str
+        Hyperparameters that something outside of the training depends on.
 
     Raises
     ------
@@ -84,7 +91,7 @@ def prepare(problem: NaProblem) -> None:
         If the problem cannot be trained.
     """
     problem.check_training()
-    ineffective = problem.ineffective()
+    ineffective = [name for name in problem.ineffective() if name not in effective]
     if ineffective:
         raise ProblemError(
             f"nothing in the training depends on the hyperparameter {ineffective[0]!r}; use it in hyperparameters() or"
@@ -136,8 +143,9 @@ def train(
     should_stop: Callable[[], bool] | None = None,
     every_epoch: bool = False,
     good: Callable[[float], bool] | None = None,
+    group: Group = ALONE,
 ) -> dict[str, Any]:
-    """Train the network of a configuration and judge it.
+    """Train the network of a configuration and judge it (collective over the group).
 
     Equal seeds give equal results, bit for bit, on one machine with equal numbers of threads (on a GPU with
     ``TF_DETERMINISTIC_OPS=1``), whatever the process has trained before.
@@ -159,13 +167,16 @@ def train(
         Validate every epoch, although the objective needs only the last.
     good : callable, optional
         Gets the objective, returns whether the predictions are worth keeping; by default all are.
+    group : Group, optional
+        The ranks that train the network together.  Problem, configuration, seed and `every_epoch` must be the same on
+        each; directory, `report`, `should_stop` and `good` count on its leader.
 
     Returns
     -------
     dict
-        ``objective``; ``loss`` and all ``val_...`` of the last epoch; ``n_parameters``; ``training_seconds``, from
-        the first batch to the last validation, tracing included; ``epochs`` done, an incomplete one included;
-        ``peak_rss``, MB that the process has needed at most so far.
+        On each rank, ``objective``; ``loss`` and all ``val_...`` of the last epoch; ``n_parameters``;
+        ``training_seconds``, from the first batch to the last validation, tracing included; ``epochs`` done, an
+        incomplete one included; ``peak_rss``, MB that the process has needed at most so far.
 
     Raises
     ------
@@ -176,11 +187,15 @@ def train(
     """
     config = problem.check_configuration(config)
     settings = problem.settings(config)
+    if not group.leads:
+        directory = report = None
     try:
         network = build(problem, config["arch_seq"], seed, settings)
-        judge = Judge(problem, problem.data, settings)
-        history = fit_and_judge(problem, network, judge, settings, seed, directory, report, should_stop, every_epoch)
-        objective = objective_of(problem, history, judge)
+        judge = Judge(problem, problem.data, settings, group=group)
+        history = fit_and_judge(
+            problem, network, judge, settings, seed, directory, report, should_stop, every_epoch, group
+        )
+        objective = group.lead(lambda: objective_of(problem, history, judge))
         if directory is not None:
             save_history(directory / HISTORY_FILE, history)
             is_good = good is None or good(objective)
@@ -203,9 +218,15 @@ def fit_and_judge(
     report: Callable[[int, float], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     every_epoch: bool = False,
+    group: Group = ALONE,
 ) -> History:
     """Train a network as :func:`train` does; return its history, with ``n_parameters`` and ``training_time``."""
     goal = problem.goal
+    settings = settings.on_ranks(group.size)
+    callbacks = callbacks_.make(settings.callbacks, directory)
+    if settings.warmup_epochs and group.size > 1:
+        n_steps = math.ceil(len(problem.data.train) / settings.batch_size)
+        callbacks.insert(0, callbacks_.warm_up(settings.learning_rate, settings.warmup_epochs, group.size, n_steps))
     history: History = {}
     began = time.perf_counter()
 
@@ -219,12 +240,13 @@ def fit_and_judge(
         settings,
         seed,
         history,
-        callbacks_.make(settings.callbacks, directory),
+        callbacks,
         lambda: judge(network),
         every_epoch=every_epoch or goal.every_epoch or bool(_validating(settings)),
         validated=validated,
         should_stop=should_stop,
         augmentation=problem.augmentation,
+        group=group,
     )
     history.update(n_parameters=network.count_params(), training_time=time.perf_counter() - began)
     return history
@@ -316,9 +338,9 @@ def fit(
     validated: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     augmentation: Call | None = None,
-    average: Average | None = None,
+    group: Group = ALONE,
 ) -> None:
-    """Train a network, and write its history.
+    """Train a network, and write its history (collective over the group).
 
     Parameters
     ----------
@@ -326,6 +348,7 @@ def fit(
     source : Arrays or Stream
         Samples to train on, shuffled anew each epoch.
     settings : Settings
+        Batch size and learning rate are those of the whole group.
     seed : int
         Of the shuffling.
     history : dict
@@ -339,17 +362,18 @@ def fit(
     validated : callable, optional
         Called with the number of the epoch, from 1, after each validation.
     should_stop : callable, optional
-        Asked after each epoch.
+        Asked after each epoch, on all ranks; what the leader is told counts.
     augmentation : Call, optional
         Changes batches.
-    average : callable, optional
-        Changes gradients; for training on several ranks.
+    group : Group, optional
+        The ranks that train the network together; it starts everywhere as it is on the leader.
     """
     keras, _ = tensorflow()
     optimizer = _make_optimizer(keras, settings)
     network.compile(optimizer=optimizer)  # callbacks look for the optimizer at the network
     optimizer.build(network.trainable_variables)
-    step = _make_step(network, optimizer, source, settings, average)
+    step = _make_step(network, optimizer, source, settings, group)
+    _start_alike(network, group)
     listeners = keras.callbacks.CallbackList(callbacks, model=network, epochs=settings.num_epochs, steps=None)
     network.stop_training = False
     listeners.on_train_begin()
@@ -357,17 +381,19 @@ def fit(
     for epoch in range(settings.num_epochs):
         began = time.perf_counter()
         listeners.on_epoch_begin(epoch)
-        logs = {"loss": _train_epoch(network, source, settings, (seed, epoch), step, listeners, augmentation)}
+        logs = {"loss": _train_epoch(network, source, settings, (seed, epoch), step, listeners, augmentation, group)}
         history.setdefault("loss", []).append(logs["loss"])
+        _settle(network, group)
         ends = network.stop_training or epoch + 1 == settings.num_epochs or not math.isfinite(logs["loss"])
-        ends = ends or (should_stop is not None and not every_epoch and should_stop())
+        ends = ends or (should_stop is not None and not every_epoch and _told(should_stop, group))
         if validate is not None and (every_epoch or ends):
             logs.update(_validated(history, epoch + 1, validate, validated))
         listeners.on_epoch_end(epoch, dict(logs))
         if settings.verbose:
             shown = ", ".join(f"{name} {value:.6g}" for name, value in logs.items())
             print(f"epoch {epoch + 1}/{settings.num_epochs}: {shown} ({time.perf_counter() - began:.3g} s)", flush=True)
-        if ends or network.stop_training or (should_stop is not None and every_epoch and should_stop()):
+        network.stop_training = group.any(network.stop_training)
+        if ends or network.stop_training or (should_stop is not None and every_epoch and _told(should_stop, group)):
             break
     if validate is not None and history.get("validated_epochs", [0])[-1] != len(history["loss"]):
         # A callback has ended the training after an epoch that did not look like the last.
@@ -407,6 +433,8 @@ class Judge:
         What is predicted; the validation data by default.
     metrics : dict, optional
         As `NaProblem.metric_sources` returns it, and by default that.
+    group : Group, optional
+        The ranks that share the predicting; metrics are computed by the leader.
 
     Attributes
     ----------
@@ -421,9 +449,11 @@ class Judge:
         settings: Settings,
         source: Source | None = None,
         metrics: Mapping[str, tuple[int, MetricSource]] | None = None,
+        group: Group = ALONE,
     ) -> None:
         n_outputs = len(data.output_shapes)
         self._data = data
+        self._group = group
         self._source = data.valid if source is None else source
         self._batch_size = max(settings.batch_size, EVALUATION_BATCH)
         self._losses = _losses(settings.loss, n_outputs)
@@ -435,16 +465,23 @@ class Judge:
         self.predictions: Tensors = ()
 
     def __call__(self, network: keras.Model) -> dict[str, float]:
-        """Return ``val_loss``, in the units that training sees, and the metrics, in original units."""
+        """Return ``val_loss``, in the units that training sees, and the metrics, in original units.
+
+        Of the whole set, and the same on each rank (collective over the group).
+        """
         if self._predictor is None:
             self._predictor = _make_predictor(network, self._source)
-        outputs, predictions, penalty = _predict(self._predictor, self._source, self._batch_size)
-        loss = penalty + sum(
-            weight * float(np.mean(np.asarray(function(y, p))))
-            for function, weight, y, p in zip(self._losses, self._weights, outputs, predictions)
-        )
+        outputs, predictions, penalty = _predict(self._predictor, self._source, self._batch_size, self._group)
         self.targets, self.predictions = self._data.restore(outputs), self._data.restore(predictions)
-        return {"val_loss": loss, **evaluate(self._metrics, self.targets, self.predictions)}
+
+        def judged() -> dict[str, float]:
+            loss = penalty + sum(
+                weight * float(np.mean(np.asarray(function(y, p))))
+                for function, weight, y, p in zip(self._losses, self._weights, outputs, predictions)
+            )
+            return {"val_loss": loss, **evaluate(self._metrics, self.targets, self.predictions)}
+
+        return self._group.lead(judged)
 
 
 def objective_of(problem: NaProblem, history: History, judge: Judge) -> float:
@@ -524,16 +561,47 @@ def peak_rss() -> float:
 # --- Parts of fit
 
 
+def _told(should_stop: Callable[[], bool], group: Group) -> bool:
+    """Return what the leader is told; all ask, since that may be collective too."""
+    told = should_stop()
+    return group.lead(lambda: told)
+
+
+def _start_alike(network: keras.Model, group: Group) -> None:
+    """Give all ranks the weights of the leader, but each its own noise in layers such as dropout."""
+    if group.size == 1:
+        return
+    network.set_weights(group.lead(network.get_weights))
+    for variable in network.non_trainable_variables:
+        if variable.name == "seed_generator_state":
+            variable.assign_add([0] * (variable.shape[0] - 1) + [group.rank << 20])
+
+
+def _settle(network: keras.Model, group: Group) -> None:
+    """Agree on what steps leave different: whether to stop, and what layers have seen, such as moving averages."""
+    if group.size == 1:
+        return
+    network.stop_training = group.any(network.stop_training)
+    moving = [weight for weight in network.non_trainable_weights if "float" in str(weight.dtype)]
+    if moving:
+        seen = group.gather([np.asarray(weight) for weight in moving])
+        for weight, values in zip(moving, zip(*seen)):
+            weight.assign(np.mean(values, axis=0))
+
+
 def _make_step(
-    network: keras.Model, optimizer: Any, source: Source, settings: Settings, average: Average | None
+    network: keras.Model, optimizer: Any, source: Source, settings: Settings, group: Group
 ) -> Callable[..., Any]:
-    """Return the function that trains on one batch and returns its loss."""
+    """Return the function that trains on one batch of so many samples.
+
+    It returns the mean loss, the number of samples in the batches of all ranks, and whether one of them wants to stop.
+    """
     _, tf = tensorflow()
     losses = _losses(settings.loss, len(network.outputs))
     weights = _weights(settings.loss_weights, len(network.outputs))
     variables = network.trainable_variables
 
-    def step(inputs: Any, outputs: Any) -> Any:
+    def step(inputs: Any, outputs: Any, n_samples: Any, stops: Any) -> Any:
         with tf.GradientTape() as tape:
             predictions = _listed(network(_single(inputs), training=True))
             terms = [
@@ -542,12 +610,27 @@ def _make_step(
             ]
             loss = tf.add_n([*terms, *network.losses])  # of regularised layers
         gradients = tape.gradient(loss, variables)
-        if average is not None:
-            gradients = average(gradients)
+        if group.size > 1:
+            loss, n_samples, stops, gradients = _together(tf, group, loss, n_samples, stops, gradients)
         optimizer.apply(gradients, variables)
-        return loss
+        return loss, n_samples, stops
 
-    return _traced(tf, step, _signature(tf, source))
+    return _traced(tf, step, [*_signature(tf, source), *(tf.TensorSpec((), tf.float32) for _ in range(2))])
+
+
+def _together(
+    tf: Any, group: Group, loss: Any, n_samples: Any, stops: Any, gradients: Sequence[Any]
+) -> tuple[Any, Any, Any, list[Any]]:
+    """Return loss, number of samples, stops and gradients of the whole batch, of which each rank has seen a share."""
+
+    def weighted(tensor: Any) -> Any:
+        return tf.math.multiply_no_nan(tensor, tf.cast(n_samples, tensor.dtype))  # whoever has no sample does not count
+
+    dense = {i: tf.convert_to_tensor(gradient) for i, gradient in enumerate(gradients) if gradient is not None}
+    means = group.mean([weighted(loss), n_samples, stops, *map(weighted, dense.values())])
+    loss, n, stops, *whole = means
+    divided = dict(zip(dense, (gradient / tf.cast(n, gradient.dtype) for gradient in whole)))
+    return loss / tf.cast(n, loss.dtype), n * group.size, stops, [divided.get(i) for i in range(len(gradients))]
 
 
 def _traced(tf: Any, function: Callable[..., Any], signature: list[tuple[Any, ...]]) -> Callable[..., Any]:
@@ -571,21 +654,40 @@ def _train_epoch(
     step: Callable[..., Any],
     listeners: Any,
     augmentation: Call | None,
+    group: Group,
 ) -> float:
     """Train on all batches once, or until a callback ends it; return the mean loss."""
-    order, noise = (np.random.default_rng([*seed, stream]) for stream in range(2))
-    total, n_samples = 0.0, 0
-    for batch, (inputs, outputs) in enumerate(source.batches(settings.batch_size, order)):
-        if augmentation is not None:
+    order = np.random.default_rng([*seed, 0])  # the same on each rank
+    noise = np.random.default_rng([*seed, 1 + group.rank])
+    total = n_seen = 0.0
+    # A rank that has no share of a small last batch takes part with a sample that does not count.
+    spare = _empty_sample(source)
+    for batch, (inputs, outputs) in enumerate(source.batches(settings.batch_size, order, group)):
+        n = len(inputs[0])
+        if n and augmentation is not None:
             inputs, outputs = _augmented(augmentation, inputs, outputs, noise)
+            n = len(inputs[0])
+        if n:
+            spare = tuple(x[:1] for x in inputs), tuple(y[:1] for y in outputs)
+        else:
+            inputs, outputs = spare
         listeners.on_train_batch_begin(batch)
-        loss = float(step(inputs, outputs))
-        total += loss * len(inputs[0])
-        n_samples += len(inputs[0])
+        stops = np.float32(network.stop_training)
+        loss, n_together, stopped = map(float, step(inputs, outputs, np.float32(n), stops))
+        total += loss * n_together
+        n_seen += n_together
         listeners.on_train_batch_end(batch, {"loss": loss})
-        if network.stop_training:
-            break
-    return total / n_samples
+        if stopped or (network.stop_training and group.size == 1):
+            break  # in a group, one batch after somebody has wanted it: then all know
+    return total / n_seen
+
+
+def _empty_sample(source: Source) -> tuple[Tensors, Tensors]:
+    inputs, outputs = (
+        tuple(np.zeros((1, *shape), dtype) for shape, dtype in zip(shapes, types))
+        for shapes, types in zip(source.shapes, source.types)
+    )
+    return inputs, outputs
 
 
 def _validated(
@@ -626,18 +728,26 @@ def _make_predictor(network: keras.Model, source: Source) -> Callable[..., Any]:
     return _traced(tf, predictor, _signature(tf, source)[:1])
 
 
-def _predict(predictor: Callable[..., Any], source: Source, batch_size: int) -> tuple[Tensors, Tensors, float]:
-    """Return outputs, predictions, and the mean penalty of regularised layers."""
-    seen: list[tuple[Tensors, Tensors]] = []
+def _predict(
+    predictor: Callable[..., Any], source: Source, batch_size: int, group: Group = ALONE
+) -> tuple[Tensors, Tensors, float]:
+    """Return outputs, predictions, and the mean penalty of regularised layers, of all samples in their order."""
+    seen: list[tuple[Tensors, Tensors] | None] = []
     penalty = 0.0
-    for inputs, outputs in source.batches(batch_size):
+    for inputs, outputs in source.batches(batch_size, group=group):
+        if not len(inputs[0]):
+            seen.append(None)
+            continue
         predictions, added = predictor(inputs)
         seen.append((outputs, tuple(np.asarray(prediction) for prediction in predictions)))
         penalty += float(added) * len(inputs[0]) / len(source)
+    everywhere = group.gather((seen, penalty))
+    # The shares of a batch follow each other in the order of ranks.
+    parts = [part for batch in zip(*(theirs for theirs, _ in everywhere)) for part in batch if part is not None]
     targets, predicted = (
-        tuple(np.concatenate(parts) for parts in zip(*(batch[side] for batch in seen))) for side in range(2)
+        tuple(np.concatenate(pieces) for pieces in zip(*(part[side] for part in parts))) for side in range(2)
     )
-    return targets, predicted, penalty
+    return targets, predicted, sum(theirs for _, theirs in everywhere)
 
 
 def _make_optimizer(keras: Any, settings: Settings) -> Any:
