@@ -13,8 +13,8 @@ PIP := -m pip install --disable-pip-version-check --quiet
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-nas test test-fast test-large test-slurm lint format bench bench-faults bench-nas bench-ppo venv \
-	clean
+.PHONY: help demo demo-nas horovod test test-fast test-large test-horovod test-slurm lint format \
+	bench bench-faults bench-nas bench-ppo venv clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -31,11 +31,16 @@ demo-nas: $(VENV)/base $(VENV)/tensorflow  ## search networks for handwritten di
 	$(RUN) dhmpi.launch -n 4 regevo $$problem --population-size 15 --sample-size 4 --log-dir $$runs/regevo; \
 	$(RUN) dhmpi.launch -n 4 nas.post $$runs/regevo --top 3 --repeat 1 --epochs 40
 
+horovod: $(VENV)/horovod  ## build Horovod for TensorFlow and this MPI, in minutes, and keep its wheel: then in seconds
+
 test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
 	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
 test-large: .venv/test .venv-mpich/test  ## run the tests of 128 ranks, and those that kill more often
 	.venv/bin/python -m pytest -m large
+
+test-horovod: .venv/test .venv/horovod .venv-mpich/test .venv-mpich/horovod  ## build Horovod and run its tests
+	.venv/bin/python -m pytest -m horovod
 
 test-slurm: .venv/test .venv-mpich/test  ## install Slurm (Debian, as root) and run campaigns on one node of it, in ten minutes
 	tests/slurm/install.sh
@@ -90,6 +95,10 @@ clean:  ## remove what make has installed and written
 
 %/tensorflow: %/base
 	$*/bin/python $(PIP) -e '.[tensorflow]'
+	@touch $@
+
+%/horovod: %/tensorflow
+	$*/bin/python -m dhmpi.nas.run.build_horovod
 	@touch $@
 
 .SECONDARY:

@@ -25,6 +25,7 @@ COMMANDS = {
     "submit": "Write a job script for the scheduler of a site, and submit it.",
     "nas.show": "Show a search space of architectures, and draw a network of it.",
     "nas.post": "Train the best networks of a search again, and combine them.",
+    "nas.run.build_horovod": "Build Horovod for the TensorFlow and the MPI at hand, and install it.",
     "launch": "Start a search on several ranks with the mpiexec at hand.",
     "check": "Evaluate one configuration right here, before anybody queues.",
     "doctor": "Examine a machine, under its own launcher, before a search runs there.",

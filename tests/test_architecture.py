@@ -39,12 +39,13 @@ LAYERS = (
         "completion",
         "__main__",
         "nas.show",
+        "nas.run.build_horovod",
     ),
     ("ambs", "regevo", "agebo", "random", "ppo", "nas.post", "nas.summary", "replay"),
 )
 TOOLS = (
     *("ambs", "regevo", "agebo", "random", "ppo", "nas.post", "launch", "check", "replay", "rerun", "plan", "submit"),
-    *("ls", "doctor", "watch", "steer", "analytics", "commands", "completion"),
+    *("ls", "doctor", "watch", "steer", "analytics", "commands", "completion", "nas.run.build_horovod"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)
 

@@ -13,7 +13,10 @@ from dhmpi.load import load_problem, load_run
 from dhmpi.search.uniform import UniformSearch
 
 PACKAGE = "dhmpi.benchmark.hps"
-NAMES = ("polynome2", "toy.problem_basic_1", "toy.problem_cond_1", "toy.problem_forbidden_1", "digits", "digits_mlp")
+NAMES = (
+    *("polynome2", "toy.problem_basic_1", "toy.problem_cond_1", "toy.problem_forbidden_1"),
+    *("digits", "digits_mlp", "digits_parallel"),
+)
 
 
 def draw(problem, n, seed=0):
@@ -172,3 +175,14 @@ def test_digits_mlp_learns(layers):
     assert 0.8 < objective <= 1.0
     assert set(metrics) == {"test_loss", "train_accuracy", "train_loss", "parameters"}
     assert check(run(config))[0] == pytest.approx(objective)
+
+
+@pytest.mark.tensorflow
+def test_digits_parallel_learns_on_a_rank_alone():
+    pytest.importorskip("keras")
+    problem, run = load_problem(f"{PACKAGE}.digits_parallel.Problem"), load_run(f"{PACKAGE}.digits_parallel.run")
+
+    objective, metrics = check(run({**problem.starting_points[0], "learning_rate": 0.01}))
+
+    assert 0.8 < objective <= 1.0
+    assert set(metrics) == {"test_loss"}

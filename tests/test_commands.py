@@ -45,7 +45,7 @@ def test_every_command_that_exists_is_listed_with_a_sentence():
 
 def test_every_module_that_is_a_command_is_in_the_table():
     package = ROOT / "dhmpi"
-    modules = [*package.glob("*.py"), *package.glob("nas/*.py"), *package.glob("*/__main__.py")]
+    modules = [*package.glob("*.py"), *package.glob("nas/**/*.py"), *package.glob("*/__main__.py")]
     programs = {
         ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__main__")
         for path in modules

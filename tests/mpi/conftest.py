@@ -13,8 +13,11 @@ from dhmpi import platform
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-WHOLE = ("test_hosts.py",)
-"""Files here whose tests cannot run at the same time."""
+WHOLE = (
+    "test_together.py",
+    "test_hosts.py",
+)
+"""Files here whose tests cannot run at the same time, or share launches."""
 PYTHONS = {"openmpi": ROOT / ".venv/bin/python", "mpich": ROOT / ".venv-mpich/bin/python"}
 MARK = "DHMPI_TEST_LAUNCH"
 LAUNCHER_GAVE_UP = "The PMIx server's listener thread failed to start"

@@ -75,7 +75,7 @@ def run(config: dict[str, Any]) -> dict[str, float]:
     keras = _keras()
     keras.utils.set_random_seed(dhmpi.trial().seed)
     keras.backend.clear_session()  # or the networks of earlier evaluations stay in memory
-    train, train_labels, test, test_labels = _data()
+    train, train_labels, test, test_labels = load_data()
     layers = [keras.Input((train.shape[1],))]
     for i in range(1, config["layers"] + 1):
         layers.append(keras.layers.Dense(config[f"units_{i}"], activation=config[f"activation_{i}"]))
@@ -106,7 +106,7 @@ def _keras() -> Any:
 
 
 @cache
-def _data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def load_data() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return training images of shape (n, 64) in [0, 1] and their digits, then those for testing."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
