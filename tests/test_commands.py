@@ -1,5 +1,6 @@
 """The console command: what it lists, that it does as ``python -m`` does, and what a shell completes."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -55,13 +56,28 @@ def test_every_module_that_is_a_command_is_in_the_table():
     assert programs - INTERNAL == set(commands.available())
 
 
-@pytest.mark.parametrize("name", commands.available())
-def test_every_command_has_help_that_fits_its_name(name, dhmpi):
-    said = dhmpi(name, "--help")
+def test_every_command_has_help_that_fits_its_name():
+    script = (
+        "import contextlib, io, json\nfrom dhmpi import commands\nsaid = {}\n"
+        "for name in commands.available():\n"
+        "    out, err, code = io.StringIO(), io.StringIO(), 0\n"
+        "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):\n"
+        "        try:\n            commands.main([name, '--help'])\n"
+        "        except SystemExit as end:\n            code = end.code\n"
+        "    said[name] = code, out.getvalue(), err.getvalue()\n"
+        "print(json.dumps(said))\n"
+    )
 
-    assert said.returncode == 0
-    assert f"dhmpi.{name}" in said.stdout
-    assert said.stderr == ""
+    # One process for all of them, in which one may have imported what another is.
+    words = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True, env={"PYTHONPATH": str(ROOT)})
+
+    said = json.loads(done.stdout)
+    assert said.keys() == set(commands.available())
+    for name, (code, out, err) in said.items():
+        assert not code, name
+        assert f"dhmpi.{name}" in out, name
+        assert err == "", name
 
 
 def test_a_command_does_what_its_module_does(dhmpi, tmp_path):
