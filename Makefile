@@ -36,7 +36,7 @@ horovod: $(VENV)/horovod  ## build Horovod for TensorFlow and this MPI, in minut
 test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
 	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
-test-large: .venv/test .venv-mpich/test  ## run the tests of 128 ranks, and those that kill more often
+test-large: .venv/test .venv/tensorflow .venv-mpich/test  ## run the tests of 128 ranks, those that kill more often, and all variants
 	.venv/bin/python -m pytest -m large
 
 test-horovod: .venv/test .venv/horovod .venv-mpich/test .venv-mpich/horovod  ## build Horovod and run its tests

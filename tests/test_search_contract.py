@@ -121,6 +121,8 @@ def finite():
     return space
 
 
+SIMILAR, TELLING = ("GP", "RF", "ET", "GBRT"), ("mixed", "conditional")
+"""Models in the place of "auto", and the spaces that have everything which a model could stumble over."""
 N_FINITE = 7
 SPACES = {make.__name__: make for make in (floats, mixed, conditional, forbidden, finite)}
 
@@ -146,12 +148,25 @@ def frozen(config):
     return tuple(sorted(config.items()))
 
 
-@pytest.fixture(params=SEARCHES)
+def pytest_generate_tests(metafunc):
+    """Have every search meet every space; those that differ in the surrogate alone do so in `make test-large`."""
+    if "space" in metafunc.fixturenames:
+        pairs = [
+            pytest.param(name, kind, marks=[pytest.mark.large] * (name in SIMILAR and kind not in TELLING))
+            for name in SEARCHES
+            for kind in SPACES
+        ]
+        metafunc.parametrize(("make", "space"), pairs, indirect=True)
+    elif "make" in metafunc.fixturenames:
+        metafunc.parametrize("make", SEARCHES, indirect=True)
+
+
+@pytest.fixture
 def make(request):
     return SEARCHES[request.param]
 
 
-@pytest.fixture(params=SPACES)
+@pytest.fixture
 def space(request):
     return SPACES[request.param]()
 
