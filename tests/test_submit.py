@@ -127,6 +127,17 @@ def test_other_searches(here, capsys):
     assert "\n    random \\\n" in capsys.readouterr().out
 
 
+def test_ageing_evolution_with_a_model_has_a_searcher_and_its_own_options(here, capsys):
+    words = ["nas", "study", "-p", "x.Problem", "--search", "agebo", "-t", "60", "-n", "4", "--scheduler", "slurm"]
+
+    assert submit.main([*words, "--no-import-check", "--dry-run", "--population-size", "50"]) == 0
+
+    said = capsys.readouterr()
+    assert "agebo \\\n    --problem x.Problem \\\n    --run dhmpi.nas.run." in said.out
+    assert "--population-size 50" in said.out
+    assert "4 ranks on 4 hosts: master on rank 0, searcher on rank 1, 2 evaluators" in said.err
+
+
 def test_a_post_training_is_placed_in_the_run_directory_of_its_search(here, capsys):
     search = here / "dhmpi-runs/nas/my search_0123abcd"
     search.mkdir(parents=True)
