@@ -22,6 +22,7 @@ COMMANDS = {
     "random": "Search at random.",
     "ppo": "Search architectures by reinforcement learning, with agents that learn together.",
     "plan": "Show which rank would do what on a machine, before anybody queues.",
+    "simulate": "Run a search in virtual time, and say whether one searcher keeps up.",
     "submit": "Write a job script for the scheduler of a site, and submit it.",
     "nas.show": "Show a search space of architectures, and draw a network of it.",
     "nas.post": "Train the best networks of a search again, and combine them.",

@@ -41,11 +41,13 @@ LAYERS = (
         "nas.show",
         "nas.run.build_horovod",
     ),
-    ("ambs", "regevo", "agebo", "random", "ppo", "nas.post", "nas.summary", "replay"),
+    ("costs", "durations"),
+    ("ambs", "regevo", "agebo", "random", "ppo", "nas.post", "nas.summary", "replay", "simulate"),
 )
 TOOLS = (
     *("ambs", "regevo", "agebo", "random", "ppo", "nas.post", "launch", "check", "replay", "rerun", "plan", "submit"),
-    *("ls", "doctor", "watch", "steer", "analytics", "commands", "completion", "nas.run.build_horovod"),
+    *("ls", "doctor", "watch", "steer", "analytics", "commands", "completion", "simulate"),
+    "nas.run.build_horovod",
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "benchmark" not in path.parts)
 

@@ -459,3 +459,45 @@ def _scale(axes: Axes, i: int, column: Column) -> None:
 
 
 _BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+
+
+# -- simulations -------------------------------------------------------------------------------------------------------
+
+
+def simulated(reports: Sequence[Any], title: str) -> Figure:
+    """Draw objectives over virtual time, and below them what evaluators and the searcher do.
+
+    Parameters
+    ----------
+    reports : sequence of dhmpi.simulate.Report
+    title : str
+    """
+    unit, word = _unit(max(report.run.seconds for report in reports))
+    figure = _figure(9, 6.5)
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    for report, colour in zip(reports, CYCLE * len(reports)):
+        end = report.run.seconds
+        name = f"{report.n_evaluators} evaluators"
+        if report.trajectory:
+            _, times, best = zip(*report.trajectory)
+            top.step(
+                [*(t / unit for t in times), end / unit], [*best, best[-1]], where="post", color=colour, label=name
+            )
+        edges = [0.0, *(row["time"] / unit for row in report.rows)]
+        for column, style, label in (
+            ("utilisation", "-", f"utilisation {report.run.utilisation:.1%}"),
+            ("searcher", ":", f"searcher busy {report.load:.1%}"),
+        ):
+            values = [row[column] for row in report.rows]
+            bottom.stairs(values, edges, color=colour, linestyle=style, linewidth=1.5, baseline=None, label=label)
+    top.set_ylabel("best objective")
+    if any(report.trajectory for report in reports):
+        top.legend(loc="lower right", framealpha=0.9, fontsize=8)
+    top.set_title(title, fontsize=10, loc="left", wrap=True)
+    bottom.set_ylim(0, 1.03)
+    bottom.set_ylabel("part of the time")
+    bottom.set_xlabel(f"virtual {word}")
+    bottom.legend(loc="lower right", framealpha=0.9, fontsize=8)
+    for axes in (top, bottom):
+        _tidy(axes)
+    return figure

@@ -38,6 +38,8 @@ SLOW_HOST = 2.0
 """Times the others' mean duration from which a host is called slow."""
 SLOW_AFTER = 20
 """Evaluations before a host is called slow."""
+USUAL = 0.5
+"""Part of the evaluations that must be able to end before the deadline, that one more is started."""
 
 
 @dataclass
@@ -279,6 +281,15 @@ class Dispatcher:
         """Return the seconds within which that part of the last evaluations ended, None if there were none."""
         durations = sorted(self._durations)
         return durations[min(len(durations) - 1, int(fraction * len(durations)))] if durations else None
+
+    def too_late(self, left: float, grace: float) -> str | None:
+        """Return why nothing more should be started so many seconds before the end, None while something should."""
+        if left <= grace:
+            return "the time limit is near"
+        usual = self.longest(USUAL)
+        if usual is not None and left < usual:
+            return f"the time limit is near, and an evaluation takes {usual:.3g} s"
+        return None
 
     # -- what happens --------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from dhmpi.roles.progress import Figures, Progress, summary
 from dhmpi.roles.recorder import Recorder
 from dhmpi.roles.role import EverySeconds, Role, in_line
 from dhmpi.roles.startup import Startup, in_words
+from dhmpi.roles.supply import NEWS_EVERY
 from dhmpi.rundirectory import prepare, source_digest
 from dhmpi.steering import OrderError
 from dhmpi.trials import Config
@@ -40,14 +41,10 @@ log = logging.getLogger("dhmpi")
 
 CLOSING = 10.0
 """Seconds before the end of the scheduler's job, a twentieth of the time at most, by which the run has ended."""
-USUAL = 0.5
-"""Part of the evaluations that must be able to end before the deadline, that one more is started."""
 TICK = 0.1
 """Seconds between looks at the clock, at signals, and at evaluators that are silent or hold more than they can do."""
 SYNC = 1.0
 """Seconds after which what is on record is on the disk."""
-NEWS_EVERY = 0.01
-"""Seconds for which news for the searcher is collected as long as there are trials ahead."""
 QUICK = 0.1
 """Seconds; of evaluations that are shorter, too many are started within a second for heirs to know what is ahead."""
 MOST_SHARED = 512
@@ -583,10 +580,8 @@ class Master(Role):
         left = self._deadline - time.monotonic()
         if left <= 0:
             self._cancel("the time limit is reached", now)
-        elif left <= min(self._options.grace, 0.1 * (self._deadline - self._started)):
-            self._dispatcher.stop("the time limit is near", now)
-        elif (usual := self._dispatcher.longest(USUAL)) is not None and left < usual:
-            self._dispatcher.stop(f"the time limit is near, and an evaluation takes {usual:.3g} s", now)
+        elif reason := self._dispatcher.too_late(left, min(self._options.grace, 0.1 * (self._deadline - self._started))):
+            self._dispatcher.stop(reason, now)
 
     def _drain(self) -> float:
         """Leave what runs the grace period; return when it is over, in seconds since the epoch."""

@@ -27,6 +27,8 @@ LONGEST_ASK = 2.0
 """Seconds: where evaluators want more than the search can give, asks stay so short that it learns in between."""
 STEP = 4
 """Times that one ask may be larger than the one before, since a larger one may take disproportionately longer."""
+NEWS_EVERY = 0.01
+"""Seconds for which the master collects news for the searcher as long as there are trials ahead."""
 RATE_WINDOW = 0.02
 RATE_MEMORY = 1.0
 """Seconds: how long a rate is measured, and how fast an older one is forgotten."""
@@ -57,6 +59,7 @@ class Supply:
         self._short = False  # whether the search has no more only until it is told something
         # key -> whether newer knowledge would change it
         self._ahead: dict[int, bool] = dict.fromkeys(ahead, False)
+        self._n_informed = 0  # of those, that newer knowledge would change
         self._told = 0
         self._told_at_ask = 0
         self._ask_seconds = FIRST_ASK
@@ -75,7 +78,7 @@ class Supply:
         """Take in what happened at the master."""
         for keys in (news.started, news.dropped):
             for key in keys:
-                self._ahead.pop(key, None)
+                self._n_informed -= self._ahead.pop(key, False)
         self._told += len(news.told)
         self.n_evaluators = max(1, news.n_evaluators)
         self.n_wanted = news.n_wanted
@@ -95,7 +98,7 @@ class Supply:
             return None
         used_meanwhile = math.ceil(self._demand() * (self._ask_seconds + LATENCY))
         target = min(self.n_wanted, self.n_evaluators + 2 * used_meanwhile, MOST_AHEAD)
-        if self._told - self._told_at_ask >= max(1, self._told // 50):
+        if self._n_informed and self._told - self._told_at_ask >= max(1, self._told // 50):
             # Those that will be started before the answer is here stay; newer knowledge replaces the others.
             stale = tuple(key for key in list(self._ahead)[used_meanwhile:] if self._ahead[key])
         else:
@@ -125,6 +128,7 @@ class Supply:
         """
         before = len(self._ahead)
         self._ahead.update(dict.fromkeys(keys, informed))
+        self._n_informed += informed * (len(self._ahead) - before)
         self._short = len(self._ahead) - before < ask.n and not exhausted
         self.exhausted = len(self._ahead) - before < ask.n and not (self._short and self._told > self._told_at_ask)
         self._ask_seconds = max(seconds, MEMORY * self._ask_seconds)

@@ -157,7 +157,9 @@ class AgeingBayesianSearch(RegularizedEvolution):
         """Return `n` sets of hyperparameters that the model proposes, as rows of its own encoding."""
         if self._guesses:
             return self._chooser.encoding.sample(rng, n)
-        return self._chooser.choose(n, Taken(set(), Counter(), Counter()), pending[:, self._tuned], rng)
+        proposed = self._chooser.choose(n, Taken(set(), Counter(), Counter()), pending[:, self._tuned], rng)
+        self.n_fits = self._chooser.n_fits
+        return proposed
 
     def _learn(self, results: Sequence[tuple[int, float | None]]) -> None:
         for key, objective in results:

@@ -55,6 +55,8 @@ class Search(ABC):
     resolve : callable or None
         A point as users write it, and whether its values are text -> the configuration as it is proposed; raises
         `ProblemError` for what is none.  None where points of users make no sense.
+    n_fits : int
+        How often it has learned so far in a way that takes time: models fitted, or batches that a policy learned from.
     """
 
     fits: ClassVar[bool] = True
@@ -71,6 +73,7 @@ class Search(ABC):
         self.notes: list[dict[str, Any]] = []
         self.stop = ""
         self.resolve: Callable[[Mapping[str, Any], bool], Config] | None = None
+        self.n_fits = 0
 
     def ask(self, n: int, replacing: Iterable[int] = ()) -> list[Proposal]:
         """Propose up to `n` configurations, none of them told, pending, or twice in the answer.

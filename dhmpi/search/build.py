@@ -107,7 +107,7 @@ def _reinforcement(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search,
         list(options),
         spec["seed"],
         settings=settings,
-        **{"episodes_per_update": _batch_size(spec), "max_evals": spec["max_evals"], **given},
+        **{"episodes_per_update": batch_size(spec), "max_evals": spec["max_evals"], **given},
         checkpoint=Path(spec["checkpoint"]) if spec.get("checkpoint") else None,
     )
     search.to_config, search.from_config = problem.to_config, problem.from_config
@@ -136,10 +136,12 @@ def _listed(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search, dict[s
     return search, info
 
 
-def _batch_size(spec: Mapping[str, Any]) -> int:
-    """Return as many episodes as keep all evaluators busy."""
+def batch_size(spec: Mapping[str, Any]) -> int:
+    """Return how many episodes a policy samples at a time: by default as many as keep all evaluators busy."""
+    options = spec.get("options", {})
     n: int = spec["n_evaluators"]
-    return n if spec.get("options", {}).get("batch_quorum", 1.0) == 1 else math.ceil(BATCHES_IN_FLIGHT * n)
+    usual = n if options.get("batch_quorum", 1.0) == 1 else math.ceil(BATCHES_IN_FLIGHT * n)
+    return options.get("episodes_per_update") or usual
 
 
 def _search(problem: HpProblem, spec: Mapping[str, Any]) -> SpaceSearch:

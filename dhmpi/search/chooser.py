@@ -105,6 +105,7 @@ class Chooser:
         self._model: Surrogate | None = None
         self._model_name = ""
         self._fitted_at = 0
+        self.n_fits = 0
 
     @property
     def knows(self) -> bool:
@@ -206,6 +207,7 @@ class Chooser:
             points = _subset(self._objectives, succeeded, self._model.most_points, rng)
             z = normalised(self._objectives[points])
             self._model.fit(self._features[points], z, n_trials, rng)
+            self.n_fits += 1
             self._fitted_at = n_trials
             self._best = float(z.max())
             self._lies = {"cl_min": float(z.min()), "cl_mean": float(z.mean()), "cl_max": float(z.max())}

@@ -73,6 +73,7 @@ class ModelBasedSearch(SpaceSearch):
         if len(chosen) < n < self.size - len(self._told):
             pending = np.concatenate([self._pending_rows(replacing), chosen])
             chosen = np.concatenate([chosen, self._chooser.choose(n - len(chosen), taken, pending, rng)])
+            self.n_fits = self._chooser.n_fits
         if len(chosen) < n:
             chosen = np.concatenate([chosen, self._random(n - len(chosen), taken, rng)])
         return chosen

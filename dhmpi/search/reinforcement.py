@@ -296,6 +296,7 @@ class ReinforcementSearch(Search):
         )
         episodes, rewards = _joined([episode for episode, _ in ready]), np.array([value for _, value in ready])
         self._ready = []
+        self.n_fits += 1
         metrics = self.team.update(self._learner, episodes, rewards, progress(self.n_told, self._max_evals))
         batch = summarise(episodes.choices, rewards)
         if len(rewards) > 1:  # one episode alone says nothing
