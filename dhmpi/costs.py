@@ -13,6 +13,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -253,12 +254,11 @@ def measure(spec: Mapping[str, Any], most: int, say: Callable[[str], None] = lam
         If the search cannot be built.
     """
     from dhmpi.load import load_problem
-    from dhmpi.search.build import build
 
     batches = spec["search"] == "ppo"
     if batches:
         points: tuple[int, ...] = (most,) if most < 4 else (most // 2, most)
-    elif build(spec)[0].fits:
+    elif _built(spec).fits:
         points = (*(point for point in POINTS if point < most), max(most, POINTS[0]))
     else:
         points = (1000,)
@@ -266,9 +266,13 @@ def measure(spec: Mapping[str, Any], most: int, say: Callable[[str], None] = lam
     for n_points in points:
         if batches:
             options = {**spec.get("options", {}), "episodes_per_update": n_points}
-            table.append(_measure_batch(build({**spec, "options": options})[0], n_points))
+            search = _built({**spec, "options": options})
         else:
-            table.append(_measure_at(build(spec)[0], n_points, spec["n_evaluators"]))
+            search = _built(spec)
+        with one_core(spec):
+            table.append(
+                _measure_batch(search, n_points) if batches else _measure_at(search, n_points, spec["n_evaluators"])
+            )
         fits, _, each = table[-1]
         mean = f"a fit {math.fsum(fits) / len(fits):.3g} s, " if fits else ""
         say(f"{spec['search']}, {n_points} points: {mean}a proposal {1e3 * each:.3g} ms")
@@ -288,6 +292,22 @@ def measure(spec: Mapping[str, Any], most: int, say: Callable[[str], None] = lam
         },
         date=time.strftime("%Y-%m-%d"),
     )
+
+
+def _built(spec: Mapping[str, Any]) -> Search:
+    from dhmpi.search.build import build
+
+    return build(spec)[0]
+
+
+def one_core(spec: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """Have numerical libraries use no more threads than the search may, from here on to the end of a ``with``."""
+    from threadpoolctl import threadpool_limits
+
+    import dhmpi.search.model_based  # noqa: F401 (limits hold for libraries that are loaded)
+
+    n_jobs = spec.get("options", {}).get("n_jobs", 1)
+    return threadpool_limits(None if n_jobs == -1 else n_jobs)
 
 
 def matters(options: Mapping[str, Any]) -> dict[str, Any]:

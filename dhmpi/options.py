@@ -31,6 +31,7 @@ TRAINING = "dhmpi.nas.run.alpha.run"
 """The run function of architecture searches: trains the network that a configuration describes."""
 NETWORKS = tuple(f"ppo_{cell}_{units}" for cell in ("lstm", "lnlstm") for units in (32, 64, 128))
 """Policies: the cell, and how many units it has."""
+DIRECTIONS = ("maximize", "minimize")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 Options = TypeVar("Options", bound="SearchOptions")
@@ -56,6 +57,25 @@ def option(
             "metavar": metavar,
             "positional": positional,
         },
+    )
+
+
+def _warm_start() -> Any:
+    return option(
+        (),
+        "earlier evaluations to begin with: a run directory, its journal, a results.csv of dhmpi or DeepHyper, or "
+        "Optuna's CSV export; may be repeated; spaces may differ as long as they share a hyperparameter",
+        "how to search",
+        metavar="FILE",
+    )
+
+
+def _warm_start_direction() -> Any:
+    return option(
+        None,
+        "of the objectives in files of --warm-start, by default maximize; exports of Optuna need it",
+        "how to search",
+        choices=DIRECTIONS,
     )
 
 
@@ -408,6 +428,8 @@ class ModelOptions(SearchOptions):
         choices=LIARS,
     )
     n_jobs: int = option(1, "cores for fitting the model; -1: all", "how to search", int, metavar="N")
+    warm_start: tuple[str, ...] = _warm_start()
+    warm_start_direction: str | None = _warm_start_direction()
 
     @property
     def model(self) -> dict[str, Any]:
@@ -613,6 +635,8 @@ class EvolutionOptions(ScreeningOptions):
         "the paper, so that a noisy objective is sampled again where it is best",
         "how to search",
     )
+    warm_start: tuple[str, ...] = _warm_start()
+    warm_start_direction: str | None = _warm_start_direction()
 
     @property
     def evolution(self) -> dict[str, Any]:
@@ -703,6 +727,9 @@ def parser(cls: type[SearchOptions], prog: str, description: str) -> argparse.Ar
         if item.default is False:
             group.add_argument(flag(item.name), action="store_true", help=text)
             continue
+        if item.default == ():
+            group.add_argument(flag(item.name), action="append", metavar=meta["metavar"], help=text)
+            continue
         if item.default not in (None, ""):
             text += f" (default: {item.default})"
         group.add_argument(
@@ -728,6 +755,7 @@ def parse(cls: type[Options], prog: str, description: str, arguments: Sequence[s
     given = vars(parser(cls, prog, description).parse_args(_joined(words)))
     config = given.pop("config", None)
     values = {**(_from_file(cls, Path(config)) if config is not None else {}), **given}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     options = cls(**values)
     options.check()
     return options
@@ -789,6 +817,10 @@ def _from_file(cls: type[SearchOptions], path: Path) -> dict[str, Any]:
 def _typed(item: dataclasses.Field[Any], value: Any, path: Path) -> Any:
     """Return a value of the file as the command line would have read it."""
     meta = item.metadata
+    if item.default == ():
+        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+            raise OptionError(f"{flag(item.name)} in --config {path} must be a list of strings, got {value!r}")
+        return value
     expected = bool if item.default is False else meta["type"]
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
@@ -811,6 +843,8 @@ def command_line(prog: str, options: SearchOptions, **changes: Any) -> str:
             words.insert(3, str(value))
         elif value is True:
             words.append(flag(item.name))
+        elif item.default == ():
+            words += [word for part in value for word in (flag(item.name), part)]
         elif value != item.default:
             words += [flag(item.name), str(value)]
     return shlex.join(words)

@@ -25,7 +25,7 @@ from dhmpi.mpi.layout import plan
 from dhmpi.mpi.protocol import Proposed
 from dhmpi.options import SearchOptions
 from dhmpi.roles.dispatcher import Dispatcher
-from dhmpi.rundirectory import described
+from dhmpi.rundirectory import WARM_START, described
 from dhmpi.steering import Action, added
 from dhmpi.trials import Config, Outcome, Proposal, Status
 
@@ -133,7 +133,7 @@ class Run:
         common = {item.name for item in dataclasses.fields(SearchOptions)}
         for program in _programs():
             names = {item.name for item in dataclasses.fields(program.options)}
-            if header.get("program", program.module) == program.module and names - common <= values.keys():
+            if header["program"] == program.module if "program" in header else names - common <= values.keys():
                 return program, program.options(**{name: values[name] for name in names & values.keys()})
         raise RunDirectoryError(f"{self.path} holds a run of a search that cannot be replayed: its options are unknown")
 
@@ -146,6 +146,7 @@ class Run:
             "seed": self.described["seed"],
             "n_evaluators": self._n_evaluators(header, options),
             "max_evals": options.max_evals,
+            **({"warm_start": str(copy)} if (copy := self.path / WARM_START).exists() else {}),
         }
 
     def layout(self, header: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ LOCK_RENEWED = 10.0
 LOCK_STALE = 40.0
 """Seconds: a lock of another host that was not renewed for so long belongs to a run that is over."""
 TAKEOVER = 0.2
+WARM_START = "warm-start.jsonl"
 
 
 class RunDirectory:
@@ -61,6 +62,11 @@ class RunDirectory:
     @property
     def log(self) -> Path:
         return self.path / "dhmpi.log"
+
+    @property
+    def warm_start(self) -> Path:
+        """Copy of the earlier evaluations that the run began with, if it did."""
+        return self.path / WARM_START
 
     @property
     def description(self) -> Path:
@@ -202,7 +208,7 @@ def prepare(path: Path, resume: bool, run_id: str | None = None, inherit: bool =
 
 _SUBMITTED = {"job.sh", "jobs"}
 """What `dhmpi.submit` has put there: job.sh, and jobs/ where schedulers write."""
-_OURS = {"lock", "run.json", "dhmpi.log", "journal", "search.out", *_SUBMITTED}
+_OURS = {"lock", "run.json", "dhmpi.log", "journal", "search.out", WARM_START, *_SUBMITTED}
 
 
 def _lock_content() -> dict[str, Any]:

@@ -73,6 +73,8 @@ class Case:
         Configuration -> objective, None for a failed evaluation.
     latency, dispatch : float
         Seconds of a message, and of the master for an evaluation.
+    warm_start : str or None
+        File of earlier evaluations.
     """
 
     program: Program
@@ -82,6 +84,7 @@ class Case:
     objective: Objective
     latency: float
     dispatch: float
+    warm_start: str | None = None
 
     def specification(self, n_evaluators: int) -> dict[str, Any]:
         """Return what the search is built from."""
@@ -92,6 +95,7 @@ class Case:
             "seed": self.options.seed,
             "n_evaluators": n_evaluators,
             "max_evals": self.options.max_evals,
+            **({} if self.warm_start is None else {"warm_start": self.warm_start}),
         }
 
     def n_batch(self, n_evaluators: int) -> int | None:
@@ -560,22 +564,23 @@ def _measure(case: Case, sizes: Sequence[int], keep: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _as_in_a_run(case: Case) -> Iterator[None]:
-    """Compute with as many threads as the searcher has, and give the run function a directory."""
-    from threadpoolctl import threadpool_limits
-
+def _as_in_a_run(case: Case) -> Iterator[Case]:
+    """Compute with as many threads as the searcher has, in a directory that holds what a run's would."""
+    from dhmpi.costs import one_core
     from dhmpi.evaluate.context import TrialContext, enter, leave
+    from dhmpi.rundirectory import WARM_START
+    from dhmpi.warmstart import collect
 
-    n_jobs = getattr(case.options, "n_jobs", 1)
-    if case.program.name in ("ambs", "agebo"):
-        importlib.import_module("dhmpi.search.model_based")  # limits hold for libraries that are loaded
     with (
-        threadpool_limits(None if n_jobs == -1 else n_jobs),
+        one_core(case.specification(1)),
         tempfile.TemporaryDirectory(prefix="dhmpi-simulate-", ignore_cleanup_errors=True) as directory,
     ):
         enter(TrialContext(directory=directory, problem=case.options.problem))
         try:
-            yield
+            if paths := getattr(case.options, "warm_start", ()):
+                case = dataclasses.replace(case, warm_start=str(Path(directory, WARM_START)))
+                collect(paths, case.options.warm_start_direction, Path(directory, WARM_START))  # type: ignore[attr-defined]
+            yield case
         finally:
             leave()
 
@@ -588,7 +593,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dhmpi import platform
 
         platform.collect_garbage_rarely()
-        with _as_in_a_run(case):
+        with _as_in_a_run(case) as case:
             if given.costs == MEASURE:
                 _measure(case, sizes, given.keep_costs)
             reports = [simulate(case, n) for n in sizes]

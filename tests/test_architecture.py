@@ -23,6 +23,7 @@ LAYERS = (
         "staging",
     ),
     ("problem", "load", "external", "journal", "results", "budget", "rundirectory", "timeline", "runs"),
+    ("csvfiles", "warmstart"),
     ("mpi.layout", "mpi.protocol", "mpi.wait", "options"),
     ("search", "evaluate", "mpi", "nas"),
     ("roles",),

@@ -202,7 +202,7 @@ def test_costs_between_two_points_lie_between_their_costs():
     found = entry("ambs", points=(10, 1000), fits=((1.0, 3.0), (100.0, 300.0)), ask=(0.1, 0.1), proposal=(0.0, 0.0))
 
     assert found.charge(10, 1, range(0)) == pytest.approx(0.1)
-    assert found.charge(100, 1, range(0, 1)) == pytest.approx(0.1 + 10.0)
+    assert found.charge(100, 1, range(1)) == pytest.approx(0.1 + 10.0)
     assert found.charge(100, 1, range(1, 2)) == pytest.approx(0.1 + 30.0)
     assert found.charge(10_000, 1, range(2, 3)) == pytest.approx(0.1 + 1000.0)  # it goes on as it rose
     assert found.fit(1) == pytest.approx(2.0)

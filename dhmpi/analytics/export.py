@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dhmpi.analytics.importance import columns_of
-from dhmpi.analytics.study import FAILED_OBJECTIVE
+from dhmpi.csvfiles import FAILED_OBJECTIVE
 from dhmpi.errors import DhmpiError, OptionError
 
 if TYPE_CHECKING:

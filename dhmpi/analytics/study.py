@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dhmpi import runs
+from dhmpi import csvfiles, runs
+from dhmpi.csvfiles import Kind
 from dhmpi.errors import DhmpiError, RunDirectoryError
-from dhmpi.results import FIXED_COLUMNS, METRIC_PREFIX
+from dhmpi.results import METRIC_PREFIX
 from dhmpi.trials import Config, Status
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dhmpi.nas.space import SearchSpace
     from dhmpi.runs import Run
 
-FAILED_OBJECTIVE = -3.4e38
-"""DeepHyper's objectives of failed evaluations are below this (the smallest 32-bit number is -3.4028e38)."""
 ARCH_SEQ = "arch_seq"
 PASSED = ("num_epochs", "parent")
 """Entries that a screening adds to configurations, which are no hyperparameters."""
@@ -248,7 +246,7 @@ def load(path: Path) -> Study:
         If there is nothing to read.
     """
     if path.suffix == ".parquet" and path.is_file():
-        return _from_rows(path, _rows_of_parquet(path))
+        return _from_table(path, csvfiles.tabled(path, _rows_of_parquet(path)))
     if path.is_file():
         return _from_csv(path)
     if (path / "journal").is_dir() or not (path / "results.csv").is_file():
@@ -320,12 +318,7 @@ def _names(configs: Sequence[Config]) -> list[str]:
 
 def _from_csv(path: Path) -> Study:
     """Read a results.csv of dhmpi, or of DeepHyper (its columns are hyperparameters, objective and elapsed_sec)."""
-    try:
-        with path.open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunDirectoryError(f"cannot read {path}: {error}") from error
-    return _from_rows(path, rows)
+    return _from_table(path, csvfiles.read(path))
 
 
 def _rows_of_parquet(path: Path) -> list[dict[str, str]]:
@@ -347,23 +340,13 @@ def _written(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list | dict) else str(value)
 
 
-def _from_rows(path: Path, rows: Sequence[dict[str, str]]) -> Study:
-    """Return what the rows of a table of results say."""
-    if not rows:
-        raise RunDirectoryError(f"{path} has no evaluations")
-    columns = [column for column in rows[0] if column]
-    if "objective" not in columns:
-        raise RunDirectoryError(f"{path} is no results.csv: it has no column objective, but {', '.join(columns)}")
-    ours = set(FIXED_COLUMNS) <= set(columns)
-    metrics = [column for column in columns if column.startswith(METRIC_PREFIX)]
-    known = set(FIXED_COLUMNS) if ours else {"objective", "elapsed_sec", "id", "job_id", "job_status"}
-    names = [column for column in columns if column not in known and column not in metrics]
-    parsed = {name: _parsed([row[name] for row in rows]) for name in names}
-    configs = [
-        {name.removeprefix("p:"): values[i] for name, values in parsed.items() if values[i] is not None}
-        for i in range(len(rows))
-    ]
-    objective = np.array([_objective(row["objective"]) for row in rows])
+def _from_table(path: Path, table: csvfiles.Table) -> Study:
+    """Return what a table of results says."""
+    if table.kind is Kind.OPTUNA:
+        raise RunDirectoryError(f"{path} is no results.csv: it is an export of Optuna, which --warm-start reads")
+    rows, configs, ours = table.rows, table.configs, table.kind is Kind.DHMPI
+    metrics = [column for column in table.columns if column.startswith(METRIC_PREFIX)]
+    objective = _floats(table.objectives)
     elapsed = _column(rows, "elapsed_sec")
     end = _column(rows, "end") if ours else elapsed  # DeepHyper's: seconds since the start, when it was seen
     if not ours and np.isnan(end).all():
@@ -377,7 +360,7 @@ def _from_rows(path: Path, rows: Sequence[dict[str, str]]) -> Study:
     return Study(
         name=path.stem if path.stem != "results" else path.absolute().parent.name,
         path=path,
-        hyperparameters=[name.removeprefix("p:") for name in names],
+        hyperparameters=table.names,
         trial=np.array([_whole(row.get("trial") or row.get("job_id"), i) for i, row in zip(order, rows)]),
         attempt=np.array([_whole(row.get("attempt"), 0) for row in rows]),
         rank=np.array([_whole(row.get("rank"), 0) for row in rows]),
@@ -389,7 +372,9 @@ def _from_rows(path: Path, rows: Sequence[dict[str, str]]) -> Study:
         elapsed=elapsed[order] if ours else np.full(len(rows), np.nan),
         seconds=np.maximum(0.0, _carried(end, began) - began),
         configs=[configs[i] for i in order],
-        metrics=[{name[len(METRIC_PREFIX) :]: _value(row[name]) for name in metrics if row[name]} for row in rows],
+        metrics=[
+            {name[len(METRIC_PREFIX) :]: csvfiles.value(row[name]) for name in metrics if row[name]} for row in rows
+        ],
         reasons=[""] * len(rows),
     )
 
@@ -405,15 +390,6 @@ def _whole(text: str | None, default: int) -> int:
         return int(default)
 
 
-def _objective(text: str) -> float:
-    """Return an objective, NaN for a failed evaluation in any of its spellings."""
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return math.nan
-    return value if math.isfinite(value) and value > FAILED_OBJECTIVE else math.nan
-
-
 def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
     def number(text: str | None) -> float:
         try:
@@ -422,32 +398,3 @@ def _column(rows: Sequence[Mapping[str, str]], name: str) -> np.ndarray:
             return math.nan
 
     return np.array([number(row.get(name)) for row in rows])
-
-
-def _parsed(texts: Sequence[str | None]) -> list[Any]:
-    """Return the values of a column: numbers only if all are, so that a category named 1 stays with its kind."""
-    values = [None if text is None or text == "" else _value(text) for text in texts]
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {int, float}:
-        return [None if value is None else float(value) for value in values]
-    if len(kinds) > 1:
-        return [None if text is None or text == "" else text for text in texts]
-    return values
-
-
-def _value(text: str) -> Any:
-    if text in ("True", "true"):
-        return True
-    if text in ("False", "false"):
-        return False
-    if text.startswith("["):
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -165,6 +165,8 @@ class ProblemInfo(NamedTuple):
     fingerprint: str
     size: int | None
     """Number of distinct configurations, None if infinite."""
+    remarks: Sequence[str] = ()
+    """What people should know, in sentences."""
 
 
 class News(NamedTuple):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dhmpi import __version__, journal, platform
+from dhmpi import __version__, journal, platform, warmstart
 from dhmpi.budget import objective_for_search
 from dhmpi.errors import EXIT_BAD_INPUT, OptionError, ProblemError, RunDirectoryError
 from dhmpi.mpi import binding, protocol
@@ -162,6 +162,7 @@ class Master(Role):
             self._heir and history.headers and history.headers[-1].get("token") == self._world.launch.token
         )
         self._check_same_search()
+        self._warm_start()
         self._seed = self._choose_seed()
         self._steering = Steering(
             Inbox(self._directory.path),
@@ -251,6 +252,8 @@ class Master(Role):
             "max_evals": self._options.max_evals,
             "checkpoint": str(self._directory.path / "checkpoint" / f"{self._search['search']}.npz"),
         }
+        if self._directory.warm_start.exists():
+            spec["warm_start"] = str(self._directory.warm_start)
         self._world.post.send(
             self._searcher,
             Tag.BEGIN,
@@ -292,6 +295,18 @@ class Master(Role):
                 f"of different lengths cannot be compared"
             )
 
+    def _warm_start(self) -> None:
+        """Read earlier evaluations, once: a run that is resumed has its copy of them."""
+        paths = getattr(self._options, "warm_start", ())
+        if not paths or self._directory.warm_start.exists():
+            return
+        if not self._directory.fresh:
+            raise OptionError(
+                f"--warm-start cannot be added to the run in {self._directory.path}, which has begun without it: give "
+                f"another --log-dir"
+            )
+        warmstart.collect(paths, self._options.warm_start_direction, self._directory.warm_start)  # type: ignore[attr-defined]
+
     def _problem(self, info: protocol.ProblemInfo) -> None:
         """The searcher has loaded the problem: from here on the run is on record."""
         now = self._now()
@@ -305,6 +320,8 @@ class Master(Role):
             self._progress.say(f"{self._world.layout.describe()}; run directory {self._directory.path}")
             if self._dispatcher.paused:
                 self._say(f"the run is paused: python -m dhmpi.steer {self._directory.path} resume")
+            for remark in info.remarks:
+                self._say(remark)
         self._tell_searcher(protocol.News(n_asks=self._dispatcher.n_asks))
 
     def _describe(self, info: protocol.ProblemInfo, now: float) -> None:
@@ -580,7 +597,9 @@ class Master(Role):
         left = self._deadline - time.monotonic()
         if left <= 0:
             self._cancel("the time limit is reached", now)
-        elif reason := self._dispatcher.too_late(left, min(self._options.grace, 0.1 * (self._deadline - self._started))):
+            return
+        grace = min(self._options.grace, 0.1 * (self._deadline - self._started))
+        if reason := self._dispatcher.too_late(left, grace):
             self._dispatcher.stop(reason, now)
 
     def _drain(self) -> float:

@@ -181,7 +181,9 @@ class Searcher(Role):
             self._proposed(answer["asked"])
         elif "ready" in answer:
             info = answer["ready"]
-            self._info = protocol.ProblemInfo(info["hyperparameters"], info["fingerprint"], info["size"])
+            self._info = protocol.ProblemInfo(
+                info["hyperparameters"], info["fingerprint"], info["size"], info.get("remarks", ())
+            )
             self._post.send(self._post.lowest, Tag.PROBLEM, self._info)
         elif "checked" in answer:
             self._post.send(self._post.lowest, Tag.CHECKED, protocol.Checked(**answer["checked"]))

@@ -127,6 +127,12 @@ class AgeingBayesianSearch(RegularizedEvolution):
         rows, valid = self._trained_so(proposed, np.random.default_rng(self.seed))
         return dict(zip(self.encoding.identities(rows[valid]), rows[valid]))
 
+    def warm_start(self, rows: np.ndarray, objectives: Sequence[float | None], whole: np.ndarray) -> None:
+        """Begin with a population and a model of earlier evaluations."""
+        super().warm_start(rows, objectives, whole)
+        for row, objective in zip(rows[:, self._tuned], objectives):
+            self._chooser.learn(row, objective)
+
     def _select(self, n: int, taken: Taken, replacing: frozenset[int], rng: np.random.Generator) -> np.ndarray:
         known = self._pending_rows(replacing)
         if self._is_full:

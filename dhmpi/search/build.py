@@ -7,19 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dhmpi.errors import OptionError
+from dhmpi import warmstart
+from dhmpi.errors import DhmpiError, OptionError
 from dhmpi.load import load_problem
 from dhmpi.options import TRAINING
 from dhmpi.problem import HpProblem, choices
 from dhmpi.search.base import Search
 from dhmpi.search.evolution import RegularizedEvolution
+from dhmpi.search.foreign import adopt
 from dhmpi.search.listed import ListedSearch
 from dhmpi.search.screening import Screening
 from dhmpi.search.space import SpaceSearch
 from dhmpi.search.uniform import UniformSearch
+from dhmpi.trials import Config
 
 BATCHES_IN_FLIGHT = 1.25
 """Episodes for each evaluator, where a policy need not wait for all of them."""
+MOST_NAMES = 20
 SEARCHES = ("ambs", "regevo", "agebo", "random", "ppo", "listed")
 
 
@@ -40,6 +44,7 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
           :class:`dhmpi.search.reinforcement.ReinforcementSearch`.  For listed the configurations, as ``configs``.
         - ``checkpoint``: file in which a search keeps what it has learned, if it learns.
         - ``screening``: ``epochs`` and ``promote`` as in :class:`dhmpi.search.screening.Screening`; None for none.
+        - ``warm_start``: file of earlier evaluations that :func:`dhmpi.warmstart.collect` has written.
         - ``run``: name of the run function, refused where it cannot evaluate the problem.
 
     Returns
@@ -48,7 +53,8 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
         Of configurations as the run function gets them.
     info : dict
         ``hyperparameters`` (the columns of a table of configurations), ``size`` (of the space; ``None`` if infinite),
-        ``fingerprint`` (of the problem), ``fits`` (whether the search fits models), ``n_starting_points``.
+        ``fingerprint`` (of the problem), ``fits`` (whether the search fits models), ``n_starting_points``, and perhaps
+        ``remarks`` (sentences that people should know).
 
     Raises
     ------
@@ -71,6 +77,7 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
     inner = _search(problem, spec)
     if not plain:
         inner.to_config, inner.from_config = problem.to_config, problem.from_config
+    remarks = [_warm_start(problem, inner, Path(spec["warm_start"]))] if spec.get("warm_start") else []
     screening = spec.get("screening")
     info = {
         "hyperparameters": list(problem.columns),
@@ -78,6 +85,7 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
         "fingerprint": problem.fingerprint(),
         "fits": inner.fits,
         "n_starting_points": len(inner.starting_points),
+        "remarks": remarks,
     }
     search = Screening(inner, **screening) if screening else inner
     search.resolve = problem.resolve_point
@@ -142,6 +150,41 @@ def batch_size(spec: Mapping[str, Any]) -> int:
     n: int = spec["n_evaluators"]
     usual = n if options.get("batch_quorum", 1.0) == 1 else math.ceil(BATCHES_IN_FLIGHT * n)
     return options.get("episodes_per_update") or usual
+
+
+def _warm_start(problem: HpProblem, search: SpaceSearch, path: Path) -> str:
+    """Have a search learn from earlier evaluations; return how many could be used, in a sentence.
+
+    Raises
+    ------
+    OptionError
+        If none could.
+    """
+    known = warmstart.trials(path)
+    values: list[Config] = []
+    for config, _ in known:
+        try:
+            values.append(problem.from_config(config))
+        except (DhmpiError, KeyError, ValueError, TypeError):
+            values.append({})  # no architecture of this space
+    adopted = adopt(search.encoding, values)
+    n_used = len(adopted.numbers)
+    if not n_used:
+        names = ", ".join(list(dict.fromkeys(name for config, _ in known for name in config))[:MOST_NAMES])
+        raise OptionError(
+            f"--warm-start: none of its {len(known)} evaluations is a configuration of {', '.join(problem.columns)}; "
+            f"they have {names or 'no hyperparameters'}"
+        )
+    objectives = [known[number][1] for number in adopted.numbers]
+    search.warm_start(adopted.rows, objectives, adopted.whole)
+    n_failed = sum(objective is None for objective in objectives)
+    sentence = f"warm start: {n_used} of {len(known)} earlier evaluations could be used"
+    sentence += f", {n_failed} of them failed" * bool(n_failed)
+    if n_used < len(known):
+        sentence += f"; {len(known) - n_used} have values that this space has not"
+    if adopted.missing:
+        sentence += f"; none names {', '.join(adopted.missing[:MOST_NAMES])}, for which the default is taken"
+    return sentence
 
 
 def _search(problem: HpProblem, spec: Mapping[str, Any]) -> SpaceSearch:

@@ -94,6 +94,13 @@ class RegularizedEvolution(SpaceSearch):
         self.mutable: np.ndarray | None = None
         self._population: deque[tuple[float, bytes]] = deque(maxlen=population_size)  # oldest first
 
+    def warm_start(self, rows: np.ndarray, objectives: Sequence[float | None], whole: np.ndarray) -> None:
+        """Begin with the best of earlier evaluations as the population; the worst of them die first."""
+        fitness = [-math.inf if y is None or math.isnan(y) else y for y in objectives]
+        identities = self.encoding.identities(rows)
+        best = np.argsort(fitness, kind="stable")[-self.population_size :]
+        self._population.extend((fitness[i], identities[i]) for i in best)
+
     def _learn(self, results: Sequence[tuple[int, float | None]]) -> None:
         for key, objective in results:
             identity = self._forget(key)

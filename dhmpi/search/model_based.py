@@ -66,6 +66,13 @@ class ModelBasedSearch(SpaceSearch):
         design = initial_design(self.encoding, max(n_initial, 0), seed)
         self._design = dict(zip(self.encoding.identities(design), design))
 
+    def warm_start(self, rows: np.ndarray, objectives: Sequence[float | None], whole: np.ndarray) -> None:
+        for row, objective in zip(rows, objectives):
+            self._chooser.learn(row, objective)
+        # What they have explored in all directions need not be explored again.
+        n_left = max(0, len(self._design) - int(whole.sum()))
+        self._design = dict(list(self._design.items())[:n_left])
+
     def _select(self, n: int, taken: Taken, replacing: frozenset[int], rng: np.random.Generator) -> np.ndarray:
         chosen = taken.of(self._design, n).reshape(-1, self.encoding.n_dims)
         self.informed = len(chosen) < n and self._chooser.knows

@@ -109,6 +109,21 @@ class SpaceSearch(Search):
         """Number of configurations of the space, ``inf`` with any float (:attr:`Encoding.size`)."""
         return self.encoding.size
 
+    def warm_start(self, rows: np.ndarray, objectives: Sequence[float | None], whole: np.ndarray) -> None:
+        """Learn from evaluations that are none of this run, before the first ask.
+
+        They do not count as told: any of them may be proposed.  A search that learns from nothing forgets them.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n, n_dims)
+            Configurations in the encoding.
+        objectives : sequence of float or None
+            None for a failed evaluation.
+        whole : ndarray of bool, shape (n,)
+            Which of them name every hyperparameter that can vary; the others have some defaults.
+        """
+
     def drop(self, keys: Iterable[int]) -> None:
         for key in keys:
             self._forget(key)
