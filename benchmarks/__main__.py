@@ -1,6 +1,6 @@
 """``python -m benchmarks [NAME ...]``: measure, and print tables; all figures of a table come from one run.
 
-``make bench`` runs all of them.  Names: dispatcher, dispatch, utilisation, waiting, idle, memory, start.
+``make bench`` runs all of them.  Names: dispatcher, dispatch, utilisation, waiting, simulation, idle, memory, start.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,49 @@ def bench_waiting() -> None:
             str(n), f"{past:,}", f"{1e3 * statistics.median(window):.2f}", f"{1e3 * p99:.2f}", f"{p99 / first:.2f}"
         )
     console.print(table)
+
+
+def bench_simulation() -> None:
+    """How far the utilisation of a simulation is from that of a run on 32 ranks, evaluations that sleep."""
+    table = Table(
+        "seconds", "budget", "run", "simulation", "points apart", "target", "simulation, of results.csv",
+        title="Utilisation of 30 evaluators on 32 ranks, and of as many simulated ones, model-based search (ET)",
+    )  # fmt: skip
+    n = 30
+    for seconds, trials in ((1.0, 600), (4.0, 240)):
+        words = ("--surrogate-model", "ET", "--max-evals", trials, "--seed", 1)
+        with tempfile.TemporaryDirectory() as scratch:
+            costs, directory = Path(scratch) / "costs.json", Path(scratch) / "run"
+            mpiexec(
+                n + 2, "dhmpi.ambs", *NULL, "--evaluator", "inline", "--log-dir", directory, *words, seconds=seconds
+            )
+            with (directory / "results.csv").open(newline="") as stream:
+                real = utilisation_of([(row["rank"], row["start"], row["end"]) for row in csv.DictReader(stream)])
+            found = []
+            for duration, how in (
+                (f"constant:{seconds}", ("measure", "--keep-costs", costs)),
+                (directory, (costs,)),
+            ):
+                command = [sys.executable, "-m", "dhmpi.simulate", "--evaluators", n, "--duration", duration, *words,
+                           "--problem", NULL[1], "--json", "--costs", *how]  # fmt: skip
+                done = subprocess.run(
+                    list(map(str, command)), capture_output=True, text=True, timeout=LIMIT, check=True, cwd=ROOT
+                )
+                (report,) = json.loads(done.stdout)["simulations"]
+                # From the first start on, as the run's, which took its time to start.
+                found.append(report["utilisation"] / (1 - report["waiting_for_the_first"]))
+        table.add_row(
+            f"{seconds:g}", str(trials), f"{real:.4f}", f"{found[0]:.4f}", f"{100 * abs(found[0] - real):.2f}", "3",
+            f"{found[1]:.4f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def utilisation_of(evaluations: Sequence[tuple[str, str, str]]) -> float:
+    """Return the part of their time that evaluators evaluated, from rank, start and end of each evaluation."""
+    spans = [(float(start), float(end)) for _, start, end in evaluations]
+    length = max(end for _, end in spans) - min(start for start, _ in spans)
+    return sum(end - start for start, end in spans) / (len({rank for rank, _, _ in evaluations}) * length)
 
 
 def bench_idle() -> None:

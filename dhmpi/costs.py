@@ -33,12 +33,10 @@ SHIPPED = Path(__file__).with_name("costs.json")
 FORMAT = 1
 POINTS = (10, 100, 1000, 3000, 10_000, 30_000, 100_000)
 """Numbers of finished trials at which a search that fits models is measured."""
-GROWTH = 0.03
-"""Part by which trials grow between two fits that are measured; most models are fitted again sooner."""
+STEP, MOST_STEPS = 0.005, 40
+"""Part by which trials grow, and how often, until a model should have been fitted again."""
 N_FITS = 4
 """Consecutive fits that are measured: not all are of the same length."""
-MOST_ASKS = 6
-"""Answers in which a search should have fitted N_FITS models; a surrogate that waits longer is asked no more."""
 N_PROPOSALS = 256
 """Proposals of one answer, to learn what each costs."""
 SIMILAR = 1.5
@@ -65,6 +63,8 @@ class Entry:
         Seconds of an answer of one proposal without a fit, for each of `points`.
     proposal : tuple of float
         Seconds of each further proposal in the same answer.
+    growth : tuple of float
+        Part by which the points grow until the next fit, for each of `points`; 0 where the search does not fit.
     machine, command, date : str
         Where, how and when it was measured.
     versions : dict
@@ -77,6 +77,7 @@ class Entry:
     fits: tuple[tuple[float, ...], ...]
     ask: tuple[float, ...]
     proposal: tuple[float, ...]
+    growth: tuple[float, ...]
     machine: str = ""
     versions: dict[str, str] | None = None
     date: str = ""
@@ -101,6 +102,11 @@ class Entry:
     def fit(self, n_points: int) -> float:
         """Return the mean seconds of a fit."""
         return self._at([math.fsum(lengths) / len(lengths) for lengths in self.fits if lengths], n_points)
+
+    def patience(self, n_points: int) -> float:
+        """Return the part by which points grow until the next fit, 0 if there is none."""
+        i = max((i for i, point in enumerate(self.points) if point <= n_points), default=0)
+        return self.growth[i]
 
     def each(self, n_points: int) -> float:
         """Return the seconds of one proposal of many in an answer."""
@@ -262,7 +268,7 @@ def measure(spec: Mapping[str, Any], most: int, say: Callable[[str], None] = lam
         points = (*(point for point in POINTS if point < most), max(most, POINTS[0]))
     else:
         points = (1000,)
-    table: list[tuple[list[float], float, float]] = []
+    table: list[tuple[list[float], float, float, float]] = []
     for n_points in points:
         if batches:
             options = {**spec.get("options", {}), "episodes_per_update": n_points}
@@ -273,7 +279,7 @@ def measure(spec: Mapping[str, Any], most: int, say: Callable[[str], None] = lam
             table.append(
                 _measure_batch(search, n_points) if batches else _measure_at(search, n_points, spec["n_evaluators"])
             )
-        fits, _, each = table[-1]
+        fits, _, each, _ = table[-1]
         mean = f"a fit {math.fsum(fits) / len(fits):.3g} s, " if fits else ""
         say(f"{spec['search']}, {n_points} points: {mean}a proposal {1e3 * each:.3g} ms")
     return Entry(
@@ -281,9 +287,10 @@ def measure(spec: Mapping[str, Any], most: int, say: Callable[[str], None] = lam
         options=matters(spec.get("options", {})),
         n_hyperparameters=len(load_problem(spec["problem"]).space),
         points=points,
-        fits=tuple(tuple(round(seconds, 6) for seconds in fits) for fits, _, _ in table),
-        ask=tuple(round(ask, 7) for _, ask, _ in table),
-        proposal=tuple(round(each, 7) for _, _, each in table),
+        fits=tuple(tuple(round(seconds, 6) for seconds in fits) for fits, _, _, _ in table),
+        ask=tuple(round(ask, 7) for _, ask, _, _ in table),
+        proposal=tuple(round(each, 7) for _, _, each, _ in table),
+        growth=tuple(round(growth, 4) for _, _, _, growth in table),
         machine=_machine(),
         versions={
             "dhmpi": __version__,
@@ -316,8 +323,8 @@ def matters(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: flat[name] for name in MATTERS if flat.get(name) is not None}
 
 
-def _measure_at(search: Search, n_points: int, n_evaluators: int) -> tuple[list[float], float, float]:
-    """Return the seconds of fits to so many trials and more, of an answer of one, and of each further proposal.
+def _measure_at(search: Search, n_points: int, n_evaluators: int) -> tuple[list[float], float, float, float]:
+    """Return the seconds of fits to so many trials and more, of an answer of one, of each further proposal, and growth.
 
     As in a run, the initial design has been asked for, and evaluators are busy with what is not finished.
     """
@@ -326,6 +333,7 @@ def _measure_at(search: Search, n_points: int, n_evaluators: int) -> tuple[list[
     if n_points > len(design):
         _tell(search, _ask_random(search, n_points - len(design)))
     fits: list[float] = []
+    growths = [0.0]
     before = search.n_fits
     seconds, _ = _timed(search, 1)
     fitted = search.n_fits > before
@@ -334,18 +342,21 @@ def _measure_at(search: Search, n_points: int, n_evaluators: int) -> tuple[list[
     each = max(many - ask, 0.0) / max(1, len(proposals) - 1)
     if search.fits:
         fits += [max(seconds - ask, 0.0)] * fitted
-        for _ in range(MOST_ASKS):
+        last = search.n_told
+        for _ in range(MOST_STEPS):
             if len(fits) == N_FITS:
                 break
-            _tell(search, _ask_random(search, max(1, math.ceil(GROWTH * search.n_told))))
+            _tell(search, _ask_random(search, max(1, math.ceil(STEP * search.n_told))))
             before = search.n_fits
             seconds, _ = _timed(search, 1)
             if search.n_fits > before:
                 fits.append(max(seconds - ask, 0.0))
-    return fits, ask, each
+                growths.append(search.n_told / last - 1)
+                last = search.n_told
+    return fits, ask, each, growths[-1]
 
 
-def _measure_batch(search: Search, n_points: int) -> tuple[list[float], float, float]:
+def _measure_batch(search: Search, n_points: int) -> tuple[list[float], float, float, float]:
     """Return the seconds of updates of a policy, of an answer of one, and of each further proposal."""
     fits: list[float] = []
     seconds, proposals = _timed(search, n_points)
@@ -355,7 +366,7 @@ def _measure_batch(search: Search, n_points: int) -> tuple[list[float], float, f
         before = search.n_fits
         seconds, proposals = _timed(search, n_points)
         fits += [seconds - each * len(proposals)] * (search.n_fits > before)
-    return fits, each, each
+    return fits, each, each, 1.0
 
 
 def _timed(search: Search, n: int) -> tuple[float, list[Proposal]]:
@@ -407,14 +418,14 @@ def made_up(config: Mapping[str, Any]) -> float:
 
 def _entry(item: Mapping[str, Any]) -> Entry:
     values = {name: item[name] for name in Entry.__dataclass_fields__ if name in item}
-    for name in ("points", "ask", "proposal"):
+    for name in ("points", "ask", "proposal", "growth"):
         values[name] = tuple(values[name])
     values["fits"] = tuple(map(tuple, values["fits"]))
     entry = Entry(**values)
-    lengths = {len(entry.points), len(entry.ask), len(entry.proposal), len(entry.fits)}
-    numbers = [*entry.ask, *entry.proposal, *(seconds for fits in entry.fits for seconds in fits)]
+    lengths = {len(entry.points), len(entry.ask), len(entry.proposal), len(entry.fits), len(entry.growth)}
+    numbers = [*entry.ask, *entry.proposal, *entry.growth, *(seconds for fits in entry.fits for seconds in fits)]
     if lengths != {len(entry.points)} or not entry.points or list(entry.points) != sorted(set(entry.points)):
-        raise ValueError(f"points, fits, ask and proposal of {entry.search} must be equally many, and points rise")
+        raise ValueError(f"points, fits, ask, proposal, growth of {entry.search} must be equally many, and points rise")
     if min(entry.points) < 1 or entry.n_hyperparameters < 1 or not all(0 <= x < math.inf for x in numbers):
         raise ValueError(f"{entry.search} has a number that is none, or negative")
     return entry

@@ -75,6 +75,8 @@ class Case:
         Seconds of a message, and of the master for an evaluation.
     warm_start : str or None
         File of earlier evaluations.
+    stand_in : bool
+        Whether random proposals stand in for those of a search that fits models.
     """
 
     program: Program
@@ -85,6 +87,7 @@ class Case:
     latency: float
     dispatch: float
     warm_start: str | None = None
+    stand_in: bool = False
 
     def specification(self, n_evaluators: int) -> dict[str, Any]:
         """Return what the search is built from."""
@@ -256,21 +259,26 @@ def simulate(case: Case, n_evaluators: int) -> Report:
         If the search cannot be built, or its costs are not known.
     """
     from dhmpi.costs import Charge, live
+    from dhmpi.load import load_problem
     from dhmpi.roles import virtual
     from dhmpi.search.build import build
 
     spec, options = case.specification(n_evaluators), case.options
     search, info = build(spec)
+    problem = load_problem(options.problem)
     charge: Charge | None = None
     charged = "what each answer took here, so that another run has others"
     if case.costs is not None:
-        from dhmpi.load import load_problem
-
-        name = "random" if spec.get("options", {}).get("surrogate_model") == "DUMMY" else spec["search"]
-        entry, differs = case.costs.find(name, spec.get("options", {}), len(load_problem(options.problem).space))
+        name = spec["search"] if search.fits or not case.program.fits(options) else "random"
+        entry, differs = case.costs.find(name, spec.get("options", {}), len(problem.space))
         charge = Charge(entry, case.n_batch(n_evaluators))
         charged = f"{case.costs.origin}, measured on {entry.machine or 'an unnamed machine'}"
         charged += f", of {differs} (--costs measure measures yours)" if differs else ""
+        if case.stand_in and search.fits:
+            from dhmpi.standin import StandIn
+
+            search = StandIn(problem.space, spec["seed"], entry=entry, n_design=n_evaluators)
+            search.to_config, search.from_config = problem.to_config, problem.from_config
     began = time.perf_counter()
     time_limit = options.time_limit
     run = virtual.simulate(
@@ -397,7 +405,7 @@ def _advice(case: Case, report: Report, charge: Charge | None) -> tuple[list[str
             f"larger --max-evals, or --time-limit-minutes in its place, makes that less"
         )
     rounds = len(run.outcomes) / n
-    if rounds < FEW_ROUNDS and report.trajectory and case.program.name != "random":
+    if rounds < FEW_ROUNDS and not case.stand_in and case.program.name != "random":
         sentences.append(
             f"there are only {rounds:.1f} evaluations for each evaluator: the search has little to learn from before "
             f"it is over"
@@ -460,6 +468,10 @@ def parser() -> argparse.ArgumentParser:
         f"of evaluations, in seconds: {durations.HELP}; or a run directory or results.csv whose durations are drawn"
     ))  # fmt: skip
     add("--search", choices=SEARCHES, default="ambs", help="(default: ambs)")
+    add("--stand-in", action="store_true", help=(
+        "let random proposals stand in for those of a search that fits models, and charge what its own would have "
+        "cost: whether it keeps up is known in seconds, but not what it would find"
+    ))  # fmt: skip
     add("--run", metavar="NAME", help=(
         "function that is evaluated here, in this process; by default an objective is made up, which is enough to "
         "learn whether the searcher keeps up"
@@ -498,6 +510,8 @@ def prepare(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Case, list[
             raise OptionError(f"--{name} must be >= 0, got {getattr(given, name):g}")
     if given.output is not None and given.output.suffix.lower() not in SUFFIXES:
         raise OptionError(f"-o {given.output}: the name must end in {', '.join(SUFFIXES)}")
+    if given.stand_in and given.costs == LIVE:
+        raise OptionError("--stand-in has no costs of its own: give --costs FILE or --costs measure")
     if given.keep_costs is not None and given.costs != MEASURE:
         raise OptionError("--keep-costs keeps what --costs measure measures: give both")
     if importlib.util.find_spec(f"dhmpi.{given.search}") is None:
@@ -522,7 +536,9 @@ def prepare(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Case, list[
         from dhmpi.load import load_run
 
         objective = Objective(load_run(given.run))
-    return Case(program, options, drawn, costs, objective, given.latency, given.dispatch), sizes
+    return Case(
+        program, options, drawn, costs, objective, given.latency, given.dispatch, stand_in=given.stand_in
+    ), sizes
 
 
 def _sizes(text: str) -> list[int]:
@@ -612,7 +628,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _title(case: Case) -> str:
     objective = "an objective made up" if case.options.run in (MADE_UP, TRAINING) else case.options.run
-    return f"{case.program.name} of {case.options.problem}, {objective}; evaluations of {case.durations.words}"
+    name = f"a stand-in of {case.program.name}" if case.stand_in else case.program.name
+    return f"{name} of {case.options.problem}, {objective}; evaluations of {case.durations.words}"
 
 
 def _as_json(case: Case, reports: Sequence[Report]) -> str:

@@ -42,7 +42,7 @@ LAYERS = (
         "nas.show",
         "nas.run.build_horovod",
     ),
-    ("costs", "durations"),
+    ("costs", "durations", "standin"),
     ("ambs", "regevo", "agebo", "random", "ppo", "nas.post", "nas.summary", "replay", "simulate"),
 )
 TOOLS = (

@@ -42,6 +42,8 @@ def entry(search="random", **changes):
         "ask": (0.01,),
         "proposal": (0.01,),
     }
+    n = len(changes.get("points", (1,)))
+    values["growth"] = (0.02,) * n
     return costs.Entry(**{**values, **changes})
 
 
@@ -187,6 +189,20 @@ def test_fits_are_charged_and_named_in_advice(capsys, priced):
     assert any(sentence.startswith("fits are ") for sentence in report["advice"])
 
 
+def test_a_stand_in_is_charged_what_the_search_would_be(capsys, priced):
+    """It proposes at random and fits whenever there are 2 % more trials, after a design of one for each evaluator."""
+    words = ("--evaluators", 16, "--duration", "constant:10", "--max-evals", 400, *POLYNOME2, "--stand-in")
+
+    content = simulated(capsys, *words, "--costs", priced(entry("ambs")))
+
+    (report,) = content["simulations"]
+    assert report["finished"] == 400
+    assert 5 < report["searcher"]["fits"] < 200
+    expected = report["searcher"]["fits"] * 1.0 + report["searcher"]["proposals"] * 0.01
+    assert report["searcher"]["seconds"] == pytest.approx(expected, rel=0.05)
+    assert report["wall_seconds"] < expected
+
+
 def test_a_model_based_search_counts_its_fits():
     problem = HpProblem()
     problem.add_hyperparameter((0.0, 1.0), "x")
@@ -260,7 +276,7 @@ def test_toml_is_read_too(tmp_path):
     path = tmp_path / "costs.toml"
     path.write_text(
         'format = 1\n[[costs]]\nsearch = "random"\nn_hyperparameters = 3\npoints = [1]\nfits = [[]]\n'
-        "ask = [0.5]\nproposal = [0.25]\n[costs.options]\n"
+        "ask = [0.5]\nproposal = [0.25]\ngrowth = [0.0]\n[costs.options]\n"
     )
 
     (found,) = costs.Costs.read(path).entries
@@ -323,6 +339,7 @@ def test_durations_of_results_are_drawn(tmp_path):
         (["--kappa", "2"], "the search random says: unrecognized arguments: --kappa 2"),
         (["--chaos", "kill=0.1"], "--chaos cannot be simulated"),
         (["--costs", "nowhere.json"], "cannot read --costs nowhere.json"),
+        (["--costs", "live", "--stand-in"], "--stand-in has no costs of its own"),
         (["--keep-costs", "x.json"], "--keep-costs keeps what --costs measure measures"),
         (["--latency", "-1"], "--latency must be >= 0"),
         (["-o", "plot.txt"], "the name must end in .png, .svg, .pdf"),
@@ -333,8 +350,9 @@ def test_durations_of_results_are_drawn(tmp_path):
 def test_what_makes_no_sense_is_refused_in_a_sentence(capsys, words, sentence):
     given = {"--evaluators": "4", "--duration": "constant:1", "--max-evals": "20", "--problem": POLYNOME2[1]}
     given |= dict(zip(words[::2], words[1::2]))
+    rest = words[len(words) - len(words) % 2 :]
 
-    code, out, err = call(capsys, "--search", "random", *(word for pair in given.items() for word in pair))
+    code, out, err = call(capsys, "--search", "random", *(word for pair in given.items() for word in pair), *rest)
 
     assert (code, out) == (2, "")
     assert err.startswith("dhmpi.simulate: error: ")

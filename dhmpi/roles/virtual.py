@@ -151,6 +151,7 @@ class _Simulator:
         dispatch_seconds: float,
         time_limit: float | None,
         grace: float,
+        drains: bool,
         eval_timeout: float | None,
         keep_events: bool,
     ) -> None:
@@ -163,6 +164,7 @@ class _Simulator:
         self.dispatch_seconds = dispatch_seconds
         self.time_limit = time_limit
         self.grace = grace
+        self.drains = drains
         self.eval_timeout = eval_timeout
         self.keep_events = keep_events
         self.hosts = {rank: f"host{rank // (ranks_per_host or 1)}" for rank in range(n_evaluators)}
@@ -286,7 +288,7 @@ class _Simulator:
         """Look at what time alone changes."""
         self._ticks = False
         self.dispatcher.tick(self.now)
-        if self.time_limit is not None and self.dispatcher.stopping is None:
+        if self.time_limit is not None and self.drains and self.dispatcher.stopping is None:
             reason = self.dispatcher.too_late(self.time_limit - self.now, self.grace)
             if reason:
                 self.dispatcher.stop(reason, self.now)
@@ -417,6 +419,7 @@ def simulate(
     dispatch_seconds: float = 0.0,
     time_limit: float | None = None,
     grace: float = 0.0,
+    drains: bool = True,
     eval_timeout: float | None = None,
     keep_events: bool = True,
 ) -> VirtualRun:
@@ -447,9 +450,11 @@ def simulate(
     dispatch_seconds : float, default 0
         Virtual seconds that the master is busy with an outcome.
     time_limit : float, optional
-        Virtual seconds after which everything is cancelled; near it nothing is started, as in a real run.
+        Virtual seconds after which everything is cancelled.
     grace : float, default 0
         Virtual seconds before that in which nothing is started in any case.
+    drains : bool, default True
+        Whether nothing is started that would hardly end within the time limit, as in a real run.
     eval_timeout : float, optional
         Virtual seconds after which an evaluation is killed.
     keep_events : bool, default True
@@ -478,6 +483,7 @@ def simulate(
         dispatch_seconds,
         time_limit,
         grace,
+        drains,
         eval_timeout,
         keep_events,
     ).play()
