@@ -403,7 +403,7 @@ def test_parquet_holds_the_rows(path, tmp_path):
     assert table["m:note"] == [None, None, "[x]", None]
     again, study = load(tmp_path / "x.parquet"), load(path)
     assert (again.configs, again.status, again.trial.tolist()) == (study.configs, study.status, study.trial.tolist())
-    assert np.array_equal(again.seconds, study.seconds)
+    assert np.array_equal(again.end, study.end)
     (tmp_path / "y.parquet").write_text("no")
     with pytest.raises(RunDirectoryError, match="cannot read"):
         load(tmp_path / "y.parquet")
@@ -521,6 +521,53 @@ def test_the_best_are_written(path, tmp_path, said, suffix):
         assert [row["configuration"] for row in json.loads(content)] == [{"x": 0.75}, {"x": 0.1, "k": "a"}]
     else:
         assert content.startswith("- trial: 2\n  objective: 3.0\n")
+
+
+@pytest.fixture
+def networks(tmp_path):
+    """A run whose objective is 1 where the first layer is Dense(96, tanh), of a problem that can be loaded."""
+    from dhmpi.load import load_problem
+
+    problem = "dhmpi.benchmark.nas.digits_dense.Problem"
+    space, rng = load_problem(problem).architecture_space, np.random.default_rng(0)
+    events = [joined(2, 0)]
+    for i in range(40):
+        arch = [int(option) for option in space.random(rng)]
+        events += [placed(i, 2, i, {"arch_seq": arch}), finished(i, 2, i, i + 1, float(arch[0] == 8) + i / 1000)]
+    return Writer(tmp_path / "evo_1", hyperparameters=["arch_seq"], problem=problem).begin(*events, ended(40)).path
+
+
+def test_architectures_are_told_in_words(networks, said):
+    _, best, _ = said("topk", networks, "-k", 2)
+    _, content, _ = said("topk", networks, "-k", 2, "--json")
+    _, mattered, _ = said("importance", networks, "--json")
+    _, compared, _ = said("compare", networks, networks)
+
+    assert "layer0: Dense(96, tanh), skip0_0: " in best
+    assert content["best"][0]["architecture"]["layer0"] == "Dense(96, tanh)"
+    assert content["operations"][0]["name"] == "layer0"
+    assert mattered["hyperparameters"][0]["hyperparameter"] == "layer0"
+    assert mattered["hyperparameters"][0]["best_at"] == "Dense(96, tanh)"
+    assert "the best one: layer0: Dense(96, tanh)" in compared
+
+
+def test_the_networks_of_the_best_are_drawn(networks, tmp_path, said):
+    code, _, _ = said("topk", networks, "-k", 2, "--drawings", tmp_path / "best")
+
+    assert code == 0
+    files = sorted((tmp_path / "best").iterdir())
+    assert [file.suffix for file in files] == [".svg", ".svg"]
+    assert all(file.read_text().startswith("<?xml") for file in files)
+
+
+def test_what_cannot_be_drawn_is_told_in_a_sentence(path, networks, tmp_path, said):
+    file = networks / "run.json"
+    file.write_text(file.read_text().replace("digits_dense", "no_such_module"))
+
+    assert "has no architectures" in said("topk", path, "--drawings", tmp_path / "x")[2]
+    assert "cannot be loaded, or has changed" in said("topk", networks, "--drawings", tmp_path / "x")[2]
+    assert not (tmp_path / "x").exists()
+    assert "arch_seq[0]" in said("importance", networks)[1]
 
 
 def test_a_comparison_in_the_terminal(path, said):
