@@ -123,7 +123,7 @@ def test_hostile_names_do_nothing_in_a_browser(tmp_path):
 
 
 def test_a_report_of_100000_evaluations_is_drawn_and_alive(tmp_path):
-    size = report.write([load(run_of(tmp_path / "ambs_1", 100_000, 4096))], tmp_path / "r.html")
+    size = report.write([load(run_of(tmp_path / "ambs_1", 100_000, 128))], tmp_path / "r.html")
 
     assert size < 1.5e6
     check(tmp_path / "r.html", 100_000)
