@@ -30,7 +30,7 @@ def rows(directory):
         return list(csv.DictReader(stream))
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=100):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
