@@ -92,7 +92,8 @@ class Encoding:
         self._weighted = {j: prior for j, prior in enumerate(self._priors) if prior is not None and self._nominal[j]}
         self._conditions = [list(space.parent_conditions_of[name]) for name in self.names]
         self._clauses = list(space.forbidden_clauses)
-        self.n_conditional = sum(map(bool, self._conditions))
+        self._conditional = [j for j, conditions in enumerate(self._conditions) if conditions]
+        self.n_conditional = len(self._conditional)
         self._numeric = all(choices is None for choices in self._choices)
         self._row_of = itemgetter(*self.names) if self.n_dims > 1 else lambda config: (config[self.names[0]],)
 
@@ -125,15 +126,15 @@ class Encoding:
             return None
         values = np.full((1, self.n_dims), np.nan)
         for j in range(self.n_dims):
-            copies = np.where(self._is_active(values, j), self._cells[j], 1)
+            copies = np.where(self._is_active(self._vectors(values), j), self._cells[j], 1)
             if copies.sum() > 4 * ENUMERABLE:
                 return None
             parent = np.repeat(np.arange(len(values)), copies.astype(int))
             within = np.arange(len(parent)) - np.searchsorted(parent, parent)
             values = values[parent]
-            active = self._is_active(values, j)
+            active = self._is_active(self._vectors(values), j)
             values[active, j] = self._least[j] + within[active]
-        values = values[~self._is_forbidden(values)]
+        values = values[~self._is_forbidden(self._vectors(values))]
         return self._units(values) if len(values) <= ENUMERABLE else None
 
     def sample(self, rng: np.random.Generator, n: int) -> np.ndarray:
@@ -217,11 +218,12 @@ class Encoding:
         """
         rows = np.where(self._discrete, raw, _on_grid(raw))
         values = self._values(rows)
-        for j, conditions in enumerate(self._conditions):
-            if conditions:
-                values[~self._is_active(values, j), j] = np.nan
+        vectors = self._vectors(values) if self.n_conditional or self._clauses else values.T
+        for j in self._conditional:
+            inactive = ~self._is_active(vectors, j)
+            values[inactive, j] = vectors[j, inactive] = np.nan
         rows = np.where(self._discrete, self._units(values), np.where(np.isnan(values), np.nan, rows))
-        return rows, ~self._is_forbidden(values)
+        return rows, ~self._is_forbidden(vectors)
 
     def decode(self, rows: np.ndarray) -> list[Config]:
         """Return the configurations of `rows`, shape (n, n_dims), as plain Python values; inactive ones are absent."""
@@ -328,13 +330,15 @@ class Encoding:
                 result[:, first] = np.where(active, (column - ends[0]) / (ends[1] - ends[0]), 0.5)
         return result
 
-    def mutate(self, rows: np.ndarray, scale: float, chance: float, rng: np.random.Generator) -> np.ndarray:
+    def mutate(
+        self, rows: np.ndarray, scale: float | np.ndarray, chance: float, rng: np.random.Generator
+    ) -> np.ndarray:
         """Perturb each row in some of its free hyperparameters, at least one.
 
         Parameters
         ----------
         rows : ndarray of shape (n, n_dims)
-        scale : float
+        scale : float or ndarray of shape (n, 1)
             Standard deviation of a step, in units of a hyperparameter's range; a discrete one steps at least to its
             neighbours now and then, a categorical one takes any value.
         chance : float
@@ -545,20 +549,16 @@ class Encoding:
                 vectors[j] = hp.to_vector(vectors[j])
         return vectors
 
-    def _is_active(self, values: np.ndarray, j: int) -> np.ndarray:
-        active = np.ones(len(values), dtype=bool)
-        if self._conditions[j]:
-            vectors = self._vectors(values)
-            for condition in self._conditions[j]:
-                active &= condition.satisfied_by_vector_array(vectors)
+    def _is_active(self, vectors: np.ndarray, j: int) -> np.ndarray:
+        active = np.ones(vectors.shape[1], dtype=bool)
+        for condition in self._conditions[j]:
+            active &= condition.satisfied_by_vector_array(vectors)
         return active
 
-    def _is_forbidden(self, values: np.ndarray) -> np.ndarray:
-        forbidden = np.zeros(len(values), dtype=bool)
-        if self._clauses:
-            vectors = self._vectors(values)
-            for clause in self._clauses:
-                forbidden |= clause.is_forbidden_vector_array(vectors)
+    def _is_forbidden(self, vectors: np.ndarray) -> np.ndarray:
+        forbidden = np.zeros(vectors.shape[1], dtype=bool)
+        for clause in self._clauses:
+            forbidden |= clause.is_forbidden_vector_array(vectors)
         return forbidden
 
     def _column(self, values: np.ndarray, j: int) -> list[Any]:
