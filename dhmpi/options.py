@@ -417,13 +417,19 @@ class ModelOptions(SearchOptions):
         choices=ACQUISITIONS,
     )
     kappa: float = option(
-        1.96, "standard deviations that UCB adds to the mean; larger explores more", "how to search", float, metavar="K"
+        1.96,
+        "standard deviations that UCB adds to the mean of the most optimistic of ten proposals; larger explores more. "
+        "It is drawn for every proposal, so that proposals made in parallel explore to different degrees",
+        "how to search",
+        float,
+        metavar="K",
     )
     xi: float = option(0.01, "improvement that EI and PI take for none", "how to search", float, metavar="X")
-    liar_strategy: str = option(
-        "cl_max",
+    liar_strategy: str | None = option(
+        None,
         "what the model believes of pending trials, named in maximised space: cl_max is optimistic (the best "
-        "objective so far), cl_min pessimistic (DeepHyper changed what these names mean between its versions)",
+        "objective so far), cl_min pessimistic (DeepHyper changed what these names mean between its versions); by "
+        "default what a Gaussian process expects of them, cl_max with forests",
         "how to search",
         choices=LIARS,
     )

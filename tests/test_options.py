@@ -21,7 +21,7 @@ def options(*words):
 def test_defaults_are_those_of_the_guides_software():
     o = options()
 
-    assert (o.max_evals, o.liar_strategy, o.kappa, o.xi, o.n_jobs, o.retries) == (1_000_000, "cl_max", 1.96, 0.01, 1, 2)
+    assert (o.max_evals, o.liar_strategy, o.kappa, o.xi, o.n_jobs, o.retries) == (1_000_000, None, 1.96, 0.01, 1, 2)
     assert (o.evaluator, o.surrogate_model, o.eval_timeout, o.time_limit) == ("process", "auto", None, None)
 
 

@@ -81,6 +81,10 @@ def probability_of_improvement(mean: np.ndarray, std: np.ndarray, best: float, x
     return np.where(std > 0, ndtr(gain / np.where(std > 0, std, 1)), gain > 0)
 
 
+_TYPICAL = (0.25, 0.8, 2.0)
+"""Kappas near the quantiles of what is drawn."""
+
+
 class Acquisition:
     """Scores candidates by the function asked for; ``gp_hedge`` learns which of the three to trust.
 
@@ -88,11 +92,9 @@ class Acquisition:
     ----------
     name : str
         One of `ACQUISITIONS`.
-    kappa : float or None, default None
-        Of UCB.  ``None``, or with `drawn`: drawn anew for every proposal as 0.1 + Exp(1), times kappa / 1.96, so that
-        proposals made in parallel explore to different degrees.
-    drawn : bool, default True
-        Whether a given kappa only scales what is drawn; else it is used as it is.
+    kappa : float, default 1.96
+        Of UCB: what is used is drawn anew for every proposal as 0.1 + Exp(1), times kappa / 1.96, so that proposals
+        made in parallel explore to different degrees.
     xi : float, default 0.01
         Of EI and PI, in standard deviations of the normalised objective.
 
@@ -104,10 +106,9 @@ class Acquisition:
     Hoffman, Brochu, de Freitas (2011), Portfolio Allocation for Bayesian Optimization, UAI (GP-Hedge).
     """
 
-    def __init__(self, name: str, kappa: float | None = None, drawn: bool = True, xi: float = 0.01) -> None:
+    def __init__(self, name: str, kappa: float = 1.96, xi: float = 0.01) -> None:
         self.name = name
         self.kappa = kappa
-        self.drawn = drawn
         self.xi = xi
         self._gains = np.zeros(3)  # g: reward of UCB, EI and PI so far
         self.nominees: np.ndarray | None = None
@@ -117,6 +118,18 @@ class Acquisition:
         """Take what a newer model expects of the nominees, shape (3,)."""
         # g_i <- g_i + mu(x_i)
         self._gains += means
+
+    def promising(self, posterior: Posterior, best: float, feasible: np.ndarray | None, n: int) -> np.ndarray:
+        """Return the numbers of the `n` best candidates each by several degrees of optimism, or each by EI and PI."""
+        if self.name in ("EI", "PI"):
+            scores = [self._score(self.name, posterior, best, feasible, 0.0)]
+        else:
+            kappas = np.array(_TYPICAL) * self.kappa / 1.96
+            scores = [self._score("UCB", posterior, best, feasible, float(kappa)) for kappa in kappas]
+            if self.name == "gp_hedge":
+                scores += [self._score(name, posterior, best, feasible, 0.0) for name in ("EI", "PI")]
+        n = min(n, len(posterior.mean))
+        return np.unique(np.concatenate([np.argpartition(-score, n - 1)[:n] for score in scores]))
 
     def choose(
         self,
@@ -158,22 +171,26 @@ class Acquisition:
         free: np.ndarray,
         rng: np.random.Generator,
     ) -> int:
-        if name == "EI":
-            score = expected_improvement(posterior.mean, posterior.std, best, self.xi)
-        elif name == "PI":
-            score = probability_of_improvement(posterior.mean, posterior.std, best, self.xi)
-        else:
-            score = upper_confidence_bound(posterior.mean, posterior.std, self._kappa(rng))
-        if feasible is not None:
-            # A failed evaluation is worth as little as the least promising candidate: no improvement with EI and PI.
-            worst = score.min() if name in ("UCB", "LCB") else 0.0
-            score = worst + feasible * (score - worst)
+        score = self._score(name, posterior, best, feasible, self._kappa(rng) if name in ("UCB", "LCB") else 0.0)
         # Far from the best, EI and PI vanish numerically: what the model likes then breaks the tie.
         order = np.where(free, score, -np.inf)
         ties = np.flatnonzero(order == order.max())
         return int(ties[np.argmax(posterior.mean[ties] + posterior.std[ties])])
 
+    def _score(
+        self, name: str, posterior: Posterior, best: float, feasible: np.ndarray | None, kappa: float
+    ) -> np.ndarray:
+        if name == "EI":
+            score = expected_improvement(posterior.mean, posterior.std, best, self.xi)
+        elif name == "PI":
+            score = probability_of_improvement(posterior.mean, posterior.std, best, self.xi)
+        else:
+            score = upper_confidence_bound(posterior.mean, posterior.std, kappa)
+        if feasible is not None:
+            # A failed evaluation is worth as little as the least promising candidate: no improvement with EI and PI.
+            worst = score.min() if name in ("UCB", "LCB") else 0.0
+            score = worst + feasible * (score - worst)
+        return score
+
     def _kappa(self, rng: np.random.Generator) -> float:
-        if self.kappa is not None and not self.drawn:
-            return self.kappa
-        return (0.1 + rng.exponential()) * (1.0 if self.kappa is None else self.kappa / 1.96)
+        return float((0.1 + rng.exponential()) * self.kappa / 1.96)

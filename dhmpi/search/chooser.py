@@ -7,6 +7,7 @@ what is pending, and what must not be proposed again, is the search's affair.  S
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from dhmpi.errors import OptionError
 from dhmpi.search.acquisition import ACQUISITIONS, Acquisition
 from dhmpi.search.encoding import Encoding
 from dhmpi.search.space import Taken, left
-from dhmpi.search.surrogate import Feasibility, Surrogate, normalised, surrogate
+from dhmpi.search.surrogate import Feasibility, Normaliser, Posterior, Surrogate, surrogate
 
 SURROGATES = ("auto", "GP", "RF", "ET", "GBRT")
 LIARS = ("cl_min", "cl_mean", "cl_max")
@@ -24,6 +25,14 @@ LIARS = ("cl_min", "cl_mean", "cl_max")
 _LISTED = 4000  # a space with no more left than these is judged as a whole
 _MOST_PENDING = 500  # that a model is told of
 _BLOCK = 256  # proposals from one set of candidates; what each costs grows with their number
+_POOL_PATIENCE = 0.02  # share by which trials may grow before new candidates are worth their cost
+_N_RANDOM = 500  # candidates from all over the space
+_SCALES = (0.02, 0.05, 0.1, 0.2)  # standard deviations of the steps away from good configurations
+_N_NEAR = 100  # candidates by each of them
+_N_CROSSED = 100
+_REFINEMENT = (0.1, 0.04, 0.015)  # steps away from the most promising candidates, one round after another
+_N_PROMISING = 5  # of each degree of optimism
+_N_REFINED = 100  # candidates of a round
 _GP_TRIALS = 2000
 _GP_HYPERPARAMETERS = 50
 _GP_CONDITIONAL = 0.5
@@ -49,9 +58,8 @@ class Chooser:
         ``cl_max``; either is the best by measurement.
     acq_func : {"UCB", "LCB", "EI", "PI", "gp_hedge"}, default "UCB"
         LCB is another name of UCB.
-    kappa : float or None, default None
-        Of UCB, >= 0.  ``None``: drawn for every proposal as 0.1 + Exp(1).  A given one is used as it is with one
-        evaluator; with several, what is drawn is scaled by kappa / 1.96.
+    kappa : float, default 1.96
+        Of UCB, >= 0: what is used is drawn for every proposal as 0.1 + Exp(1), times kappa / 1.96.
     xi : float, default 0.01
         Of EI and PI, >= 0, in standard deviations of the normalised objective.
     n_jobs : int, default 1
@@ -78,7 +86,7 @@ class Chooser:
         surrogate_model: str = "auto",
         liar_strategy: str | None = None,
         acq_func: str = "UCB",
-        kappa: float | None = None,
+        kappa: float = 1.96,
         xi: float = 0.01,
         n_jobs: int = 1,
         repeats: bool = False,
@@ -96,7 +104,7 @@ class Chooser:
         self.liar_strategy = liar_strategy
         self.n_jobs = n_jobs
         self.repeats = repeats
-        self._acquisition = Acquisition(acq_func, kappa, drawn=n_evaluators > 1, xi=xi)
+        self._acquisition = Acquisition(acq_func, kappa, xi)
         # Finished trials in the order of their end; objective NaN where the evaluation failed.
         self._unread: list[tuple[np.ndarray, float]] = []
         self._rows = np.empty((0, encoding.n_dims))
@@ -105,6 +113,7 @@ class Chooser:
         self._model: Surrogate | None = None
         self._model_name = ""
         self._fitted_at = 0
+        self._pool: _Pool | None = None
         self.n_fits = 0
 
     @property
@@ -134,8 +143,6 @@ class Chooser:
             Fewer only if the space holds no more, or hardly any.
         """
         self._read()
-        if len(pending) > _MOST_PENDING:
-            pending = rng.choice(pending, _MOST_PENDING, replace=False)
         chosen = np.empty((0, self.encoding.n_dims))
         while len(chosen) < n:
             occupied = np.concatenate([pending, chosen])
@@ -147,46 +154,61 @@ class Chooser:
 
     def _promising(self, n: int, taken: Taken, pending: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Take up to `n` candidates that the model finds worth evaluating."""
-        candidates = self._candidates(taken, rng)
-        if len(candidates) <= 1:
-            return candidates[[0] * n] if self.repeats and len(candidates) else candidates
-        features = self.encoding.features(candidates)
-        succeeded = np.flatnonzero(np.isfinite(self._objectives))
-        if len(succeeded):
-            picks = self._by_model(n, features, succeeded, pending, rng)
-        else:
-            picks = self._by_distance(n, features, self.encoding.features(pending))
-        if not self.repeats:
-            for identity in self.encoding.identities(candidates[picks]):
-                taken.add(identity)
-        return candidates[picks]
+        if self.encoding.size <= 1:  # nothing can vary: there is nothing that a model could learn
+            rows = left(self.encoding, taken, rng)
+            return rows[[0] * n] if self.repeats and len(rows) else rows[:n]
+        if not np.isfinite(self._objectives).any():
+            candidates = self._candidates(taken, rng)
+            chosen = candidates[self._by_distance(n, candidates, pending)]
+            if not self.repeats:
+                for identity in self.encoding.identities(chosen):
+                    taken.add(identity)
+            return chosen
+        if self._pool is None or not self._pool.follow(pending, self._rows, self._objectives):
+            self._pool = self._new_pool(taken, pending, rng)
+        return self._pool.take(n, taken, self.repeats, rng)
 
-    def _by_model(
-        self, n: int, features: np.ndarray, succeeded: np.ndarray, pending: np.ndarray, rng: np.random.Generator
-    ) -> list[int]:
-        """Return up to `n` numbers of candidates, the most promising first, from at most one fit."""
-        model, best, lies = self._fitted(succeeded, rng)
-        feasible = self._feasibility(features, rng)
-        # What finished since the last fit counts as pending still.
-        since = self._features[self._fitted_at :][np.isfinite(self._objectives[self._fitted_at :])]
-        occupied = np.concatenate([self.encoding.features(pending), since])[-_MOST_PENDING:]
+    def _new_pool(self, taken: Taken, pending: np.ndarray, rng: np.random.Generator) -> _Pool:
+        """Return candidates with what the model, fitted again if that is worth it, expects of them."""
+        model = self._fitted(np.flatnonzero(np.isfinite(self._objectives)), rng)
         strategy = self.liar_strategy or model.liar_strategy
-        lie = None if strategy is None else lies[strategy]
+        lie = None if strategy is None else self._lies[strategy]
+        # What ended since the last fit is pending for the model, until it is told the outcome.
+        since = np.flatnonzero(np.isfinite(self._objectives[self._fitted_at :])) + self._fitted_at
         if self._acquisition.nominees is not None:
-            self._acquisition.reward(model.posterior(self._acquisition.nominees, occupied[:0], None).mean)
-        posterior = model.posterior(features, occupied, lie)
-        free = np.ones(len(features), dtype=bool)
-        picks: list[int] = []
-        while len(picks) < (n if self.repeats else min(n, len(features))):
-            index = self._acquisition.choose(posterior, best, feasible, free, features, rng)
-            picks.append(index)
-            free[index] = self.repeats
-            posterior.pretend(index, lie)
-        return picks
+            nothing = np.empty((0, self.encoding.n_features))
+            self._acquisition.reward(model.posterior(self._acquisition.nominees, nothing, None).mean)
+        rows = self._candidates(taken, rng)
+        features = self.encoding.features(rows)
+        known = pending if len(pending) <= _MOST_PENDING else rng.choice(pending, _MOST_PENDING, replace=False)
+        posterior = model.posterior(
+            features, np.concatenate([self._features[since], self.encoding.features(known)]), lie
+        )
+        if len(since):
+            posterior.learn(list(enumerate(self._normaliser(self._objectives[since]).tolist())))
+        pool = _Pool(
+            encoding=self.encoding,
+            rows=rows,
+            features=features,
+            posterior=posterior,
+            acquisition=self._acquisition,
+            best=self._best,
+            lie=lie,
+            feasibility=self._feasibility(rng),
+            normaliser=self._normaliser,
+            pending=pending,
+            known=known,
+            n_known=len(since),
+            n_trials=len(self._objectives),
+        )
+        if self.encoding.size > _LISTED:
+            pool.refine(taken, rng)
+        return pool
 
-    def _by_distance(self, n: int, features: np.ndarray, pending: np.ndarray) -> list[int]:
+    def _by_distance(self, n: int, candidates: np.ndarray, pending: np.ndarray) -> list[int]:
         """Return up to `n` numbers of candidates far from each other and from all that failed or is pending."""
-        avoided = np.concatenate([self._features[-_MOST_PENDING:], pending])
+        features = self.encoding.features(candidates)
+        avoided = np.concatenate([self._features[-_MOST_PENDING:], self.encoding.features(pending[-_MOST_PENDING:])])
         distance = np.full(len(features), np.inf)
         for point in avoided:
             distance = np.minimum(distance, np.sum((features - point) ** 2, axis=1))
@@ -197,21 +219,22 @@ class Chooser:
             distance[picks] = -1
         return picks
 
-    def _fitted(self, succeeded: np.ndarray, rng: np.random.Generator) -> tuple[Surrogate, float, dict[str, float]]:
-        """Return the surrogate, fitted if trials grew enough, its best objective, and the lies it would be told."""
+    def _fitted(self, succeeded: np.ndarray, rng: np.random.Generator) -> Surrogate:
+        """Return the surrogate, fitted if trials grew enough; with it, its best objective and the lies it is told."""
         n_trials = len(self._objectives)
         name = self._choice(len(succeeded))
         if self._model is None or name != self._model_name:
             self._model, self._model_name, self._fitted_at = surrogate(name, self.encoding.groups, self.n_jobs), name, 0
         if not self._fitted_at or n_trials > self._fitted_at * (1 + self._model.patience):
             points = _subset(self._objectives, succeeded, self._model.most_points, rng)
-            z = normalised(self._objectives[points])
+            self._normaliser = Normaliser(self._objectives[points])
+            z = self._normaliser.normalised
             self._model.fit(self._features[points], z, n_trials, rng)
             self.n_fits += 1
             self._fitted_at = n_trials
             self._best = float(z.max())
             self._lies = {"cl_min": float(z.min()), "cl_mean": float(z.mean()), "cl_max": float(z.max())}
-        return self._model, self._best, self._lies
+        return self._model
 
     def _choice(self, n_succeeded: int) -> str:
         """Return the surrogate to use, which ``auto`` makes depend on the space and on how much is known."""
@@ -222,8 +245,8 @@ class Chooser:
         smooth &= encoding.n_conditional <= _GP_CONDITIONAL * encoding.n_dims
         return "GP" if smooth and n_succeeded <= _GP_TRIALS else "ET"
 
-    def _feasibility(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-        """Return how likely candidates are to succeed; ``None`` as long as nothing has failed."""
+    def _feasibility(self, rng: np.random.Generator) -> Feasibility | None:
+        """Return what tells how likely candidates are to succeed; ``None`` as long as nothing has failed."""
         failed = np.isnan(self._objectives)
         if not failed.any():
             return None
@@ -232,28 +255,24 @@ class Chooser:
             recent = rng.choice(recent, Feasibility.most_points, replace=False)
         feasibility = Feasibility()
         feasibility.fit(self._features[recent], ~failed[recent], rng)
-        return feasibility.probability(features)
+        return feasibility
 
     def _candidates(self, taken: Taken, rng: np.random.Generator) -> np.ndarray:
         """Return rows that are not taken, each once: random ones, neighbours of the best, crossovers with the best."""
         encoding = self.encoding
         if encoding.size <= _LISTED:
             return left(encoding, taken, rng)
-        rows = [encoding.sample(rng, 800)]
+        rows = [encoding.sample(rng, _N_RANDOM)]
         if len(self._objectives):
             order = np.argsort(-np.nan_to_num(self._objectives, nan=-np.inf), kind="stable")
             best = self._rows[order[: max(3, min(20, len(order) // 10))]]
-            chance = max(0.2, min(1.0, 2 / encoding.n_free))
-            for scale in (0.02, 0.05, 0.1, 0.2):
-                parents = best[rng.integers(len(best), size=300)]
-                rows.append(encoding.mutate(parents, scale, chance, rng))
-            first = best[rng.integers(len(best), size=200)]
-            second = self._rows[rng.integers(len(self._rows), size=200)]
+            parents = best[rng.integers(len(best), size=_N_NEAR * len(_SCALES))]
+            rows.append(encoding.mutate(parents, np.repeat(_SCALES, _N_NEAR)[:, None], _chance(encoding), rng))
+            first = best[rng.integers(len(best), size=_N_CROSSED)]
+            second = self._rows[rng.integers(len(self._rows), size=_N_CROSSED)]
             rows.append(encoding.cross(first, second, rng))
         # Trees predict the same for many candidates; the first of them must not always be one of the same kind.
-        every = rng.permutation(np.concatenate(rows))
-        new = {identity: i for i, identity in enumerate(encoding.identities(every)) if identity not in taken}
-        return every[list(new.values())]
+        return _fresh(encoding, rng.permutation(np.concatenate(rows)), taken)
 
     def _read(self) -> None:
         """Add what was told since the last choice to the arrays that models learn from."""
@@ -263,6 +282,110 @@ class Chooser:
             self._features = np.concatenate([self._features, self.encoding.features(rows)])
             self._objectives = np.concatenate([self._objectives, [objective for _, objective in self._unread]])
             self._unread = []
+
+
+class _Pool:
+    """Candidates to choose from, until trials have grown too much since the model saw them.
+
+    What is chosen and what ends meanwhile changes what the model expects of the others, at the cost of a matrix-vector
+    product.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        rows: np.ndarray,
+        features: np.ndarray,
+        posterior: Posterior,
+        acquisition: Acquisition,
+        best: float,
+        lie: float | None,
+        feasibility: Feasibility | None,
+        normaliser: Normaliser,
+        pending: np.ndarray,
+        known: np.ndarray,
+        n_known: int,
+        n_trials: int,
+    ) -> None:
+        self._encoding, self._rows, self._features = encoding, rows, features
+        self._posterior, self._acquisition, self._best, self._lie = posterior, acquisition, best, lie
+        self._feasibility, self._normaliser = feasibility, normaliser
+        self._feasible = None if feasibility is None else feasibility.probability(features)
+        self._free = np.ones(len(rows), dtype=bool)
+        self._open = Counter(encoding.identities(pending))  # what is evaluated, as far as the pool knows
+        self._numbers: dict[bytes, list[int]] = {}  # by which the posterior knows it
+        for i, identity in enumerate(encoding.identities(known)):
+            self._numbers.setdefault(identity, []).append(n_known + i)
+        self._n_trials = self._built_at = n_trials
+        self._n_taken = 0
+
+    def follow(self, pending: np.ndarray, rows: np.ndarray, objectives: np.ndarray) -> bool:
+        """Learn what ended since the last call; return whether the pool is still good."""
+        if len(objectives) > self._built_at * (1 + _POOL_PATIENCE) or self._n_taken >= _BLOCK:
+            return False
+        outcomes = []
+        new = objectives[self._n_trials :]
+        for identity, objective in zip(self._encoding.identities(rows[self._n_trials :]), new):
+            if not self._open[identity]:
+                return False
+            self._open[identity] -= 1
+            numbers = self._numbers.get(identity)
+            if numbers and np.isfinite(objective):
+                outcomes.append((numbers.pop(0), float(self._normaliser(objective))))
+        self._n_trials = len(objectives)
+        if outcomes:
+            self._posterior.learn(outcomes)
+        # What was dropped or replaced must not be pretended any longer.
+        return +self._open == Counter(self._encoding.identities(pending))
+
+    def refine(self, taken: Taken, rng: np.random.Generator) -> None:
+        """Add neighbours of the most promising candidates, ever closer ones."""
+        known = set(self._encoding.identities(self._rows))
+        for scale in _REFINEMENT:
+            promising = self._acquisition.promising(self._posterior, self._best, self._feasible, _N_PROMISING)
+            parents = self._rows[promising][rng.integers(len(promising), size=_N_REFINED)]
+            rows = _fresh(self._encoding, self._encoding.mutate(parents, scale, _chance(self._encoding), rng), taken)
+            rows = rows[[i for i, identity in enumerate(self._encoding.identities(rows)) if identity not in known]]
+            known.update(self._encoding.identities(rows))
+            if not len(rows):
+                continue
+            features = self._encoding.features(rows)
+            self._posterior.extend(features)
+            self._rows = np.concatenate([self._rows, rows])
+            self._features = np.concatenate([self._features, features])
+            self._free = np.ones(len(self._rows), dtype=bool)
+            if self._feasibility is not None and self._feasible is not None:
+                self._feasible = np.concatenate([self._feasible, self._feasibility.probability(features)])
+
+    def take(self, n: int, taken: Taken, repeats: bool, rng: np.random.Generator) -> np.ndarray:
+        """Take up to `n` rows."""
+        picks: list[int] = []
+        while len(picks) < n and self._free.any():
+            index = self._acquisition.choose(
+                self._posterior, self._best, self._feasible, self._free, self._features, rng
+            )
+            self._free[index] = repeats
+            identity = self._encoding.identities(self._rows[index : index + 1])[0]
+            if not repeats:
+                if identity in taken:
+                    continue
+                taken.add(identity)
+            picks.append(index)
+            self._numbers.setdefault(identity, []).append(self._posterior.pretend(index, self._lie))
+            self._open[identity] += 1
+        self._n_taken += len(picks)
+        return self._rows[picks]
+
+
+def _chance(encoding: Encoding) -> float:
+    """Return how likely a hyperparameter of a good configuration is to be perturbed."""
+    return max(0.2, min(1.0, 2 / max(encoding.n_free, 1)))
+
+
+def _fresh(encoding: Encoding, rows: np.ndarray, taken: Taken) -> np.ndarray:
+    """Return those of `rows` that are not taken, each once."""
+    new = {identity: i for i, identity in enumerate(encoding.identities(rows)) if identity not in taken}
+    return rows[list(new.values())]
 
 
 def initial_design(encoding: Encoding, n: int, seed: int) -> np.ndarray:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import linalg, optimize, stats
@@ -18,8 +19,8 @@ from scipy.spatial.distance import cdist
 _LEAST_STD = 1e-6
 
 
-def normalised(objectives: np.ndarray) -> np.ndarray:
-    """Return objectives with mean 0 and variance 1, without outliers and about as symmetric as a normal distribution.
+class Normaliser:
+    """Maps objectives to mean 0 and variance 1, without outliers and about as symmetric as a normal distribution.
 
     The worst tenth is winsorised, since how bad a bad configuration is tells little about good ones; then follows the
     power transform of Yeo and Johnson.  Where outliers among the good ones leave that without resolution, normal
@@ -30,40 +31,58 @@ def normalised(objectives: np.ndarray) -> np.ndarray:
     objectives : ndarray of shape (n,)
         Finite, of any size; n >= 1.
 
-    Returns
-    -------
-    ndarray of shape (n,)
+    Attributes
+    ----------
+    normalised : ndarray of shape (n,)
         In the same order as the objectives (ties may appear among the worst); all 0 if they are all equal.
 
     References
     ----------
     Yeo, Johnson (2000), A new family of power transformations to improve normality or symmetry, Biometrika 87.
     """
-    largest = np.abs(objectives).max()
-    if largest == 0 or np.ptp(objectives / largest) == 0:
-        return np.zeros(len(objectives))
-    scaled = objectives / largest  # no overflow below, whatever the size
-    scaled = np.maximum(scaled, np.quantile(scaled, 0.1))
-    centred = scaled - np.median(scaled)
-    spread = np.mean(np.abs(centred))
-    if spread == 0:
-        return np.zeros(len(objectives))
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        power = optimize.minimize_scalar(
-            lambda lmbda: -stats.yeojohnson_llf(lmbda, centred / spread), bounds=(-2, 4), method="bounded"
-        ).x
-        warped = stats.yeojohnson(centred / spread, power)
-        warped = (warped - warped.mean()) / warped.std()
-    coarse = len(np.unique(np.round(warped, 6))) < 0.5 * len(np.unique(scaled))
-    if not np.isfinite(warped).all() or coarse:
-        warped = stats.norm.ppf((stats.rankdata(objectives) - 0.5) / len(objectives))
-        warped /= warped.std()
-    return warped
+
+    def __init__(self, objectives: np.ndarray) -> None:
+        self._sorted = np.sort(objectives)
+        self.normalised = self._transformed(objectives)
+        order = np.argsort(objectives, kind="stable")
+        self._scores = self.normalised[order]
+
+    def __call__(self, objectives: np.ndarray) -> np.ndarray:
+        """Return what other objectives become, between those that are known and no better than the best of them."""
+        return np.interp(objectives, self._sorted, self._scores)
+
+    @staticmethod
+    def _transformed(objectives: np.ndarray) -> np.ndarray:
+        largest = np.abs(objectives).max()
+        if largest == 0 or np.ptp(objectives / largest) == 0:
+            return np.zeros(len(objectives))
+        scaled = objectives / largest  # no overflow below, whatever the size
+        scaled = np.maximum(scaled, np.quantile(scaled, 0.1))
+        centred = scaled - np.median(scaled)
+        spread = np.mean(np.abs(centred))
+        if spread == 0:
+            return np.zeros(len(objectives))
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            power = optimize.minimize_scalar(
+                lambda lmbda: -stats.yeojohnson_llf(lmbda, centred / spread), bounds=(-2, 4), method="bounded"
+            ).x
+            warped = stats.yeojohnson(centred / spread, power)
+            warped = (warped - warped.mean()) / warped.std()
+        coarse = len(np.unique(np.round(warped, 6))) < 0.5 * len(np.unique(scaled))
+        if not np.isfinite(warped).all() or coarse:
+            warped = stats.norm.ppf((stats.rankdata(objectives) - 0.5) / len(objectives))
+            warped /= warped.std()
+        return warped
+
+
+def normalised(objectives: np.ndarray) -> np.ndarray:
+    """Return objectives, shape (n,), as a :class:`Normaliser` makes them."""
+    return Normaliser(objectives).normalised
 
 
 class Posterior(ABC):
-    """What a fitted surrogate expects of a set of candidates.
+    """What a fitted surrogate expects of a set of candidates, kept up to date without a new fit.
 
     Attributes
     ----------
@@ -75,8 +94,22 @@ class Posterior(ABC):
     std: np.ndarray
 
     @abstractmethod
-    def pretend(self, index: int, lie: float | None) -> None:
-        """Go on as if candidate `index` had been evaluated and gave `lie`; ``None``: what was expected of it."""
+    def pretend(self, index: int, lie: float | None) -> int:
+        """Go on as if candidate `index` had been evaluated and gave `lie`; ``None``: what was expected of it.
+
+        Returns
+        -------
+        int
+            A number by which :meth:`learn` knows it; those pending from the start have their own, counted from 0.
+        """
+
+    @abstractmethod
+    def learn(self, outcomes: Sequence[tuple[int, float]]) -> None:
+        """Take what pending or pretended points gave: pairs of a number and a normalised objective."""
+
+    @abstractmethod
+    def extend(self, candidates: np.ndarray) -> None:
+        """Add candidates, shape (n, n_features), after those that there are."""
 
 
 class Surrogate(ABC):
@@ -157,12 +190,15 @@ class GaussianProcess(Surrogate):
 
     def __init__(self, groups: np.ndarray, n_jobs: int = 1) -> None:
         super().__init__(groups, n_jobs)
-        self._n_scales = int(groups.max()) + 1 if len(groups) else 0
+        n = self._n_scales = int(groups.max()) + 1 if len(groups) else 0
         # theta: log of signal variance, length scale of each hyperparameter, noise variance.
         # The longer diagonal of a larger cube makes length scales grow with the square root of its dimension.
-        self._typical = np.log(0.5 * np.sqrt(max(self._n_scales, 10) / 10))
-        self._theta = np.concatenate([[0.0], np.full(self._n_scales, self._typical), [np.log(1e-3)]])
-        self._bounds = np.log([(0.05, 20.0), *[(0.03, 30.0)] * self._n_scales, (1e-6, 0.3)])
+        typical = np.log(0.5 * np.sqrt(max(n, 10) / 10))
+        self._start = np.concatenate([[0.0], np.full(n, typical), [np.log(1e-3)]])
+        # Normal priors of theta, wide enough to be overruled by a few dozen trials.
+        self._spread = np.concatenate([[np.inf], np.full(n, 1.5), [np.inf]])
+        self._bounds = np.log([(0.05, 20.0), *[(0.03, 30.0)] * n, (1e-6, 0.3)])
+        self._theta = self._start
         self._tuned_at = 0
 
     def fit(self, features: np.ndarray, objectives: np.ndarray, n_trials: int, rng: np.random.Generator) -> None:
@@ -181,35 +217,24 @@ class GaussianProcess(Surrogate):
             self._tuned_at = n_trials
 
     def posterior(self, candidates: np.ndarray, pending: np.ndarray, lie: float | None) -> _GaussianPosterior:
-        signal, scales, noise = self._parameters(self._theta)
-        x, z = self._x / scales, self._z
-        if len(pending):
-            p = pending / scales
-            if lie is None:
-                factor = _cholesky(_matern(x, x, signal), noise)
-                lies = _matern(p, x, signal) @ linalg.cho_solve((factor, True), z)
-            else:
-                lies = np.full(len(p), lie)
-            x, z = np.concatenate([x, p]), np.concatenate([z, lies])
-        return _GaussianPosterior(x, z, candidates / scales, signal, noise)
+        return _GaussianPosterior(self._kernel(self._theta), self._x, self._z, candidates, pending, lie)
 
-    def _parameters(self, theta: np.ndarray) -> tuple[float, np.ndarray, float]:
-        """Return signal variance, length scale of each feature, noise variance."""
+    def _kernel(self, theta: np.ndarray) -> _Kernel:
         values = np.exp(theta)
-        return values[0], values[1:-1][self.groups], values[-1]
+        return _Kernel(values[0], values[1:-1][self.groups], values[-1])
 
     def _loss(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the negative log posterior of the kernel parameters and its gradient (Rasmussen, eq. 5.8, 5.9)."""
-        signal, scales, noise = self._parameters(theta)
-        x, z = self._x / scales, self._z
+        k, z = self._kernel(theta), self._z
+        x = self._x / k.scales
         root = np.sqrt(5 * cdist(x, x, "sqeuclidean"))
-        decay = signal * np.exp(-root)
+        decay = k.signal * np.exp(-root)
         kernel = (1 + root + root**2 / 3) * decay
         try:
-            factor = _cholesky(kernel, noise)
+            factor = _cholesky(kernel, k.noise)
         except linalg.LinAlgError:
             return np.inf, np.zeros(len(theta))
-        alpha = linalg.cho_solve((factor, True), z)
+        alpha = linalg.cho_solve((factor, True), z, check_finite=False)
         inverse = linalg.lapack.dpotri(factor, lower=1)[0]
         inverse = np.tril(inverse) + np.tril(inverse, -1).T
         loss = 0.5 * z @ alpha + np.log(factor.diagonal()).sum()
@@ -222,47 +247,105 @@ class GaussianProcess(Surrogate):
         weights = outer * (5 / 3 * (1 + root) * decay)
         pairs = 2 * (weights.sum(axis=1) @ x**2) - 2 * np.sum(x * (weights @ x), axis=0)
         gradient[1:-1] = -0.5 * np.bincount(self.groups, pairs, minlength=self._n_scales)
-        gradient[-1] = -0.5 * noise * outer.trace()
-        # Prior: log length scales are normal around the typical one, wide enough to be overruled by a few dozen trials.
-        away = theta[1:-1] - self._typical
-        gradient[1:-1] += away / _SCALE_SPREAD**2
-        return float(loss + 0.5 * np.sum((away / _SCALE_SPREAD) ** 2)), gradient
+        gradient[-1] = -0.5 * k.noise * outer.trace()
+        away = (theta - self._start) / self._spread
+        return float(loss + 0.5 * away @ away), gradient + away / self._spread
 
 
-_SCALE_SPREAD = 1.5
+class _Kernel(NamedTuple):
+    """A Matern-5/2 kernel: variance of the signal, length scale of each feature, variance of the noise."""
+
+    signal: float
+    scales: np.ndarray
+    noise: float
+
+    def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the covariances of two sets of points that are divided by the length scales."""
+        root = np.sqrt(5 * cdist(a, b, "sqeuclidean"))
+        return self.signal * (1 + root + root**2 / 3) * np.exp(-root)
 
 
 class _GaussianPosterior(Posterior):
-    def __init__(self, x: np.ndarray, z: np.ndarray, candidates: np.ndarray, signal: float, noise: float) -> None:
-        factor = _cholesky(_matern(x, x, signal), noise)
-        cross = _matern(x, candidates, signal)
-        self._candidates, self._signal, self._noise = candidates, signal, noise
-        self._gains = np.empty((0, len(candidates)))
-        self._whitened = linalg.solve_triangular(factor, cross, lower=True, check_finite=False, overwrite_b=True)
-        self.mean = self._whitened.T @ linalg.solve_triangular(factor, z, lower=True, check_finite=False)
-        self._variance = signal - np.einsum("ij,ij->j", self._whitened, self._whitened)
-        self._update_std()
+    """The posterior by one Cholesky factor, which grows by a row for each point that is pretended or learnt."""
 
-    def pretend(self, index: int, lie: float | None) -> None:
+    def __init__(
+        self,
+        kernel: _Kernel,
+        x: np.ndarray,
+        z: np.ndarray,
+        candidates: np.ndarray,
+        pending: np.ndarray,
+        lie: float | None,
+    ) -> None:
+        self._kernel, self._first, n = kernel, len(x), len(x) + len(pending)
+        self._n, room = n, n + _ROOM
+        points = np.concatenate([x, pending]) / kernel.scales
+        self._factor, self._z = np.zeros((room, room), order="F"), np.zeros(room)
+        self._factor[:n, :n] = _cholesky(kernel(points, points), kernel.noise)
+        self._z[: len(x)] = z
+        self._points = points
+        self._candidates = candidates / kernel.scales
+        self._whitened = np.empty((room, len(candidates)))
+        self._whitened[:n] = self._solved(kernel(points, self._candidates))
+        if len(pending):
+            if lie is None:
+                alpha = linalg.cho_solve((self._factor[: len(x), : len(x)], True), z, check_finite=False)
+                lies = kernel(points[len(x) :], points[: len(x)]) @ alpha
+            else:
+                lies = np.full(len(pending), lie)
+            self._z[len(x) : n] = lies
+        self._variance = kernel.signal - np.einsum("ij,ij->j", self._whitened[:n], self._whitened[:n])
+        self._update()
+
+    def pretend(self, index: int, lie: float | None) -> int:
         # Condition on one more point: a rank-one update of the posterior covariance.
-        covariance = _matern(self._candidates[index : index + 1], self._candidates, self._signal)[0]
-        covariance -= self._whitened[:, index] @ self._whitened
-        covariance -= self._gains[:, index] @ self._gains
-        deviation = np.sqrt(max(covariance[index], 0.0) + self._noise)
-        gain = covariance / deviation
+        n, kernel = self._n, self._kernel
+        if n == len(self._z):
+            self._factor = np.pad(self._factor, (0, _ROOM)).copy(order="F")
+            self._z, self._whitened = np.pad(self._z, (0, _ROOM)), np.pad(self._whitened, ((0, _ROOM), (0, 0)))
+        point = self._candidates[index : index + 1]
+        row = self._whitened[:n, index].copy()
+        deviation = np.sqrt(max(self._variance[index], 0.0) + kernel.noise)
+        self._factor[n, :n], self._factor[n, n] = row, deviation
+        self._z[n] = self.mean[index] if lie is None else lie
+        gain = (kernel(point, self._candidates)[0] - row @ self._whitened[:n]) / deviation
+        self._whitened[n] = gain
+        self._variance = self._variance - gain**2
+        self._points = np.concatenate([self._points, point])
         if lie is not None:
             self.mean = self.mean + gain * (lie - self.mean[index]) / deviation
-        self._gains = np.concatenate([self._gains, gain[None]])
-        self._variance = self._variance - gain**2
+        self._n += 1
+        self._update_std()
+        return n - self._first
+
+    def learn(self, outcomes: Sequence[tuple[int, float]]) -> None:
+        for number, z in outcomes:
+            self._z[self._first + number] = z
+        self._update()
+
+    def extend(self, candidates: np.ndarray) -> None:
+        seen, n = candidates / self._kernel.scales, self._n
+        whitened = np.empty((len(self._whitened), len(candidates)))
+        whitened[:n] = self._solved(self._kernel(self._points, seen))
+        variance = self._kernel.signal - np.einsum("ij,ij->j", whitened[:n], whitened[:n])
+        self._candidates = np.concatenate([self._candidates, seen])
+        self._whitened = np.concatenate([self._whitened, whitened], axis=1)
+        self._variance = np.concatenate([self._variance, variance])
+        self._update()
+
+    def _solved(self, right: np.ndarray) -> np.ndarray:
+        n = self._n
+        return linalg.solve_triangular(self._factor[:n, :n], right, lower=True, check_finite=False)
+
+    def _update(self) -> None:
+        self.mean = self._solved(self._z[: self._n]) @ self._whitened[: self._n]
         self._update_std()
 
     def _update_std(self) -> None:
         self.std = np.sqrt(np.maximum(self._variance, _LEAST_STD**2))
 
 
-def _matern(a: np.ndarray, b: np.ndarray, signal: float) -> np.ndarray:
-    root = np.sqrt(5 * cdist(a, b, "sqeuclidean"))
-    return signal * (1 + root + root**2 / 3) * np.exp(-root)
+_ROOM = 64  # points that can be pretended before arrays must grow
 
 
 def _cholesky(kernel: np.ndarray, noise: float) -> np.ndarray:
@@ -315,24 +398,37 @@ class Forest(Surrogate):
         self._variance = np.concatenate([tree.impurity for tree in trees])
 
     def posterior(self, candidates: np.ndarray, pending: np.ndarray, lie: float | None) -> _ForestPosterior:
-        posterior = _ForestPosterior(self._leaves(candidates), self._sum.copy(), self._count.copy(), self._variance)
+        posterior = _ForestPosterior(self.leaves, candidates, self._sum.copy(), self._count.copy(), self._variance)
         if len(pending):
-            leaves = self._leaves(pending)
-            lies = posterior.expected(leaves) if lie is None else np.full(len(pending), lie)
-            posterior.join(leaves, lies)
+            leaves = self.leaves(pending)
+            posterior.join(leaves, posterior.expected(leaves) if lie is None else np.full(len(pending), lie))
         return posterior
 
-    def _leaves(self, features: np.ndarray) -> np.ndarray:
+    def leaves(self, features: np.ndarray) -> np.ndarray:
         """Return the number of the leaf of each point in each tree, counted through all trees."""
         return self._forest.apply(features) + self._first_node
 
 
 class _ForestPosterior(Posterior):
-    def __init__(self, leaves: np.ndarray, total: np.ndarray, count: np.ndarray, variance: np.ndarray) -> None:
-        self._leaves, self._sum, self._count = leaves, total, count
-        self._within = variance[leaves].mean(axis=1)
-        self.mean, self.std = np.empty(len(leaves)), np.empty(len(leaves))
-        self._update(np.arange(len(leaves)))
+    def __init__(
+        self,
+        find: Callable[[np.ndarray], np.ndarray],
+        candidates: np.ndarray,
+        total: np.ndarray,
+        count: np.ndarray,
+        variance: np.ndarray,
+    ) -> None:
+        self._find, self._sum, self._count, self._variance = find, total, count, variance
+        self._joined: list[tuple[np.ndarray, float]] = []  # leaves and objective of what is pending or pretended
+        self._leaves = np.empty((0, 0), dtype=int)
+        self.extend(candidates)
+
+    def extend(self, candidates: np.ndarray) -> None:
+        leaves = self._find(candidates)
+        self._leaves = np.concatenate([self._leaves, leaves]) if len(self._leaves) else leaves
+        self._within = self._variance[self._leaves].mean(axis=1)
+        self.mean, self.std = np.empty(len(self._leaves)), np.empty(len(self._leaves))
+        self._update(np.arange(len(self._leaves)))
 
     def expected(self, leaves: np.ndarray) -> np.ndarray:
         """Return the mean over trees for points that lie in `leaves`, shape (n, n_trees)."""
@@ -342,13 +438,23 @@ class _ForestPosterior(Posterior):
         """Put points into their leaves."""
         np.add.at(self._sum, leaves, lies[:, None])
         np.add.at(self._count, leaves, 1.0)
+        self._joined += zip(leaves, lies.tolist())
         self._update(np.arange(len(self._leaves)))
 
-    def pretend(self, index: int, lie: float | None) -> None:
-        leaves = self._leaves[index]
-        self._sum[leaves] += self.mean[index] if lie is None else lie
+    def pretend(self, index: int, lie: float | None) -> int:
+        leaves, z = self._leaves[index], self.mean[index] if lie is None else lie
+        self._sum[leaves] += z
         self._count[leaves] += 1
+        self._joined.append((leaves, z))
         self._update(np.flatnonzero((self._leaves == leaves).any(axis=1)))
+        return len(self._joined) - 1
+
+    def learn(self, outcomes: Sequence[tuple[int, float]]) -> None:
+        for number, z in outcomes:
+            leaves, lie = self._joined[number]
+            self._sum[leaves] += z - lie
+            self._joined[number] = leaves, z
+        self._update(np.arange(len(self._leaves)))
 
     def _update(self, rows: np.ndarray) -> None:
         leaves = self._leaves[rows]
@@ -382,30 +488,52 @@ class BoostedTrees(Surrogate):
                 n_estimators=50,
                 max_depth=4,
                 min_samples_leaf=3,
-                subsample=0.8,
+                subsample=0.8 if len(objectives) > 4 else 1.0,  # of one it would take none
                 random_state=int(rng.integers(1 << 31)),
             ).fit(features, objectives)
             for quantile in stats.norm.cdf([-1, 0, 1])
         ]
 
     def posterior(self, candidates: np.ndarray, pending: np.ndarray, lie: float | None) -> _BoostedPosterior:
-        low, mean, high = (model.predict(candidates) for model in self._models)
-        posterior = _BoostedPosterior(candidates, mean, np.abs(high - low) / 2)
+        posterior = _BoostedPosterior(self.predict, candidates)
         for point in pending:
             posterior.approach(point, lie)
         return posterior
 
+    def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of points, as if nothing were pending."""
+        low, mean, high = (model.predict(features) for model in self._models)
+        return mean, np.maximum(np.abs(high - low) / 2, _LEAST_STD)
+
 
 class _BoostedPosterior(Posterior):
-    def __init__(self, candidates: np.ndarray, mean: np.ndarray, std: np.ndarray) -> None:
-        self._candidates = candidates
+    def __init__(self, predict: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], candidates: np.ndarray) -> None:
+        self._predict, self._candidates = predict, candidates
         self._reach = 0.1 * np.sqrt(max(candidates.shape[1], 1))
-        self.mean, self.std = mean, np.maximum(std, _LEAST_STD)
+        self._approached: list[tuple[np.ndarray, float | None]] = []  # points, and what they gave or are said to
+        self.mean, self.std = predict(candidates)
 
-    def pretend(self, index: int, lie: float | None) -> None:
+    def pretend(self, index: int, lie: float | None) -> int:
         self.approach(self._candidates[index], lie)
+        return len(self._approached) - 1
+
+    def learn(self, outcomes: Sequence[tuple[int, float]]) -> None:
+        for number, z in outcomes:
+            self._approached[number] = self._approached[number][0], z
+        self.mean, self.std = self._predict(self._candidates)
+        for point, lie in self._approached:
+            self._draw(point, lie)
+
+    def extend(self, candidates: np.ndarray) -> None:
+        self._candidates = np.concatenate([self._candidates, candidates])
+        self.learn([])
 
     def approach(self, point: np.ndarray, lie: float | None) -> None:
+        """Take `point` for evaluated."""
+        self._approached.append((point, lie))
+        self._draw(point, lie)
+
+    def _draw(self, point: np.ndarray, lie: float | None) -> None:
         """Draw mean and standard deviation near `point` towards those of an evaluated point."""
         closeness = np.exp(-0.5 * np.sum((self._candidates - point) ** 2, axis=1) / self._reach**2)
         if lie is not None:
@@ -435,8 +563,9 @@ class Feasibility:
         """
         from sklearn.ensemble import ExtraTreesClassifier  # a second to import
 
+        # Each split is the best of one a feature: what an evaluation needs is often a matter of few hyperparameters.
         self._model: Any = ExtraTreesClassifier(
-            n_estimators=50, min_samples_leaf=2, random_state=int(rng.integers(1 << 31))
+            n_estimators=50, max_features=None, min_samples_leaf=2, random_state=int(rng.integers(1 << 31))
         ).fit(features, succeeded)
 
     def probability(self, candidates: np.ndarray) -> np.ndarray:

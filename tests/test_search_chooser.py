@@ -1,0 +1,244 @@
+"""Bayesian optimisation: models and their posteriors, candidates, and inputs that nobody wants."""
+
+from __future__ import annotations
+
+import math
+
+import ConfigSpace
+import numpy as np
+import pytest
+
+from dhmpi.search.acquisition import ACQUISITIONS
+from dhmpi.search.model_based import ModelBasedSearch
+from dhmpi.search.surrogate import GaussianProcess, Normaliser, surrogate
+
+GROUPS = np.array([0, 1, 2, 3, 3, 3])
+"""Three numbers and a choice of three."""
+
+
+def points(n, seed=0):
+    rng = np.random.default_rng(seed)
+    x = np.zeros((n, len(GROUPS)))
+    x[:, :3] = rng.random((n, 3))
+    x[np.arange(n), 3 + rng.integers(3, size=n)] = 0.7
+    return x
+
+
+def objective(x):
+    return np.sin(5 * x[:, 0]) - (x[:, 1] - 0.3) ** 2 + 0.5 * x[:, 4]
+
+
+def fitted(name, n=40):
+    model, x = surrogate(name, GROUPS, 1), points(n)
+    model.fit(x, Normaliser(objective(x)).normalised, n, np.random.default_rng(0))
+    return model
+
+
+def numbers(n=3):
+    return ConfigSpace.ConfigurationSpace({f"x{i}": (-1.0, 1.0) for i in range(n)})
+
+
+def search(space, seed=1, n_evaluators=4, max_evals=60, **options):
+    return ModelBasedSearch(space, seed, n_evaluators=n_evaluators, max_evals=max_evals, **options)
+
+
+def bowl(config):
+    return -sum((value - 0.3) ** 2 for value in config.values())
+
+
+def play(searched, n, objective=bowl, batch=1):
+    proposals = []
+    while len(proposals) < n and (answer := searched.ask(batch)):
+        searched.tell([(key, objective(config)) for key, config in answer])
+        proposals += answer
+    return [config for _, config in proposals]
+
+
+def test_the_gradient_of_the_likelihood_is_right():
+    model, x = GaussianProcess(GROUPS), points(25)
+    model._x, model._z = x, Normaliser(objective(x)).normalised
+    theta = model._start + 0.3 * np.random.default_rng(0).normal(size=len(model._start))
+
+    _, gradient = model._loss(theta)
+
+    steps = 1e-5 * np.eye(len(theta))
+    expected = [(model._loss(theta + step)[0] - model._loss(theta - step)[0]) / 2e-5 for step in steps]
+    assert np.allclose(gradient, expected, atol=1e-6)
+
+
+def test_a_gaussian_posterior_that_was_kept_up_to_date_is_that_of_all_points():
+    model, candidates = fitted("GP"), points(30, seed=1)
+    posterior = model.posterior(candidates[5:25], candidates[:5], None)
+    number = posterior.pretend(3, None)
+    posterior.learn([(1, 0.5), (number, -0.7)])
+    posterior.extend(candidates[25:])
+
+    kernel = model._kernel(model._theta)
+    x, pending = model._x / kernel.scales, candidates[:5] / kernel.scales
+    noise = kernel.noise * np.eye(len(model._x))
+    lies = kernel(pending, x) @ np.linalg.solve(kernel(x, x) + noise, model._z)
+    lies[1] = 0.5
+    known = np.concatenate([x, pending, candidates[8:9] / kernel.scales])
+    z = np.concatenate([model._z, lies, [-0.7]])
+    inverse = np.linalg.inv(kernel(known, known) + kernel.noise * np.eye(len(z)))
+    seen = candidates[5:] / kernel.scales
+    cross = kernel(seen, known)
+    assert np.allclose(posterior.mean, cross @ inverse @ z, atol=1e-6)
+    variance = kernel.signal - np.einsum("ij,jk,ik->i", cross, inverse, cross)
+    assert np.allclose(posterior.std, np.sqrt(np.maximum(variance, 1e-12)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["GP", "ET", "RF", "GBRT"])
+def test_a_posterior_has_the_same_order_whether_candidates_come_at_once_or_later(name):
+    model, candidates = fitted(name), points(40, seed=1)
+    at_once = model.posterior(candidates[5:], candidates[:5], 0.5)
+    later = model.posterior(candidates[5:25], candidates[:5], 0.5)
+
+    later.extend(candidates[25:])
+
+    assert np.allclose(at_once.mean, later.mean)
+    assert np.allclose(at_once.std, later.std)
+
+
+@pytest.mark.parametrize("name", ["GP", "ET", "RF", "GBRT"])
+def test_what_a_pending_point_gave_changes_what_is_expected_nearby(name):
+    model, pending = fitted(name), points(1, seed=2)
+    posterior = model.posterior(pending, pending, 0.0)
+    before = posterior.mean[0]
+
+    posterior.learn([(0, 3.0)])
+
+    assert posterior.mean[0] > before
+
+
+@pytest.mark.parametrize("name", ["GP", "ET", "RF", "GBRT"])
+def test_what_is_pretended_becomes_more_certain(name):
+    posterior = fitted(name).posterior(points(20, seed=1), points(0), None)
+    index = int(np.argmax(posterior.std))
+    before = posterior.std[index]
+
+    posterior.pretend(index, None)
+
+    assert posterior.std[index] < before
+
+
+def test_normalised_objectives_keep_their_order_and_lose_their_outliers():
+    y = np.concatenate([np.random.default_rng(0).normal(size=50), [-1e30, -1e300]])
+    normaliser = Normaliser(y)
+
+    z = normaliser.normalised
+    assert np.abs(z).max() < 10
+    assert np.all(np.diff(z[np.argsort(y)]) >= 0)
+    assert np.allclose(normaliser(y), z)
+    assert normaliser(np.array([y.max() + 1]))[0] == z.max()
+
+
+def test_between_fits_an_outcome_changes_the_next_proposal():
+    """With 110 trials a model is fitted anew every third; in between it learns all the same."""
+    others = []
+    for y in (0.0, -8.0):
+        searched = search(numbers(), max_evals=1000)
+        play(searched, 110, batch=10)
+        (first, config), (second, _) = searched.ask(2)
+        fits = searched.n_fits
+        searched.tell([(first, bowl(config) + y)])
+        others.append((searched.ask(1)[0].config, searched.n_fits - fits))
+
+    assert others[0][0] != others[1][0]
+    assert [n for _, n in others] == [0, 0]
+
+
+def test_a_model_is_fitted_less_and_less_often():
+    searched = search(numbers(), max_evals=1000)
+    play(searched, 200, batch=20)
+    before = searched.n_fits
+
+    play(searched, 20)
+
+    assert 3 <= searched.n_fits - before <= 5
+
+
+def test_most_proposals_are_near_the_optimum_of_a_bowl():
+    found = [bowl(config) for seed in range(2) for config in play(search(numbers(5), seed), 50, batch=2)[30:]]
+
+    assert np.median(found) > -0.05
+
+
+def test_hyperparameters_that_only_some_have_are_tuned_where_they_matter():
+    space = ConfigSpace.ConfigurationSpace({"kind": ["a", "b", "c"]})
+    for kind in "abc":
+        x = ConfigSpace.UniformFloatHyperparameter(f"x_{kind}", 0.0, 1.0)
+        space.add(x)
+        space.add(ConfigSpace.EqualsCondition(x, space["kind"], kind))
+
+    def value(config):
+        kind = config["kind"]
+        return -abs("bca".index(kind)) - (config[f"x_{kind}"] - 0.8) ** 2
+
+    found = play(search(space), 50, value, batch=2)[30:]
+
+    assert np.mean([config["kind"] == "b" for config in found]) > 0.6
+    assert max(map(value, found)) > -0.001
+
+
+def test_where_evaluations_fail_is_avoided():
+    found = play(search(numbers()), 50, lambda config: bowl(config) if config["x0"] < 0 else None, batch=2)
+
+    # The best that does not fail lies right at the border.
+    assert np.mean([config["x0"] < 0.1 for config in found[25:]]) > 0.9
+    assert np.mean([config["x0"] < 0 for config in found[25:]]) > 0.6
+
+
+@pytest.mark.parametrize("acq_func", ACQUISITIONS)
+@pytest.mark.parametrize("model", ["GP", "ET"])
+def test_every_acquisition_function_survives_odd_objectives(model, acq_func):
+    odd = [math.nan, math.inf, -math.inf, 1e308, -1e308, None, 0.0, 0.0, 5e-324, 1.0]
+    given = iter(odd * 2)
+
+    found = play(search(numbers(), surrogate_model=model, acq_func=acq_func), 20, lambda config: next(given), batch=4)
+
+    assert len({tuple(config.values()) for config in found}) == 20
+
+
+@pytest.mark.parametrize("choices", [1, 2])
+def test_choices_without_a_choice_and_repeated_starting_points(choices):
+    space = ConfigSpace.ConfigurationSpace({"only": ["this"], "flag": [True, False][:choices], "x": (0.0, 1.0)})
+    point = {"only": "this", "flag": True, "x": 0.5}
+
+    found = play(search(space, starting_points=[point, dict(point), point]), 20, lambda config: config["x"])
+
+    assert found[0] == point
+    assert len({tuple(config.values()) for config in found}) == 20
+
+
+def test_clauses_are_kept_where_hardly_anything_is_allowed():
+    space = ConfigSpace.ConfigurationSpace({"b": (0, 40), "x": (0.0, 1.0)})
+    space.add(ConfigSpace.UniformIntegerHyperparameter("a", 0, 40, default_value=38))
+    space.add(ConfigSpace.ForbiddenLessThanRelation(space["a"], space["b"]))
+    space.add(ConfigSpace.ForbiddenInClause(space["a"], list(range(35))))
+
+    found = play(search(space), 32, lambda config: config["b"] + config["x"], batch=2)
+
+    for config in found:
+        ConfigSpace.Configuration(space, values=config)
+    assert max(config["b"] for config in found) == 40
+
+
+@pytest.mark.parametrize("n_evaluators", [2, 30])
+def test_a_table_is_exhausted_and_its_best_comes_early(n_evaluators):
+    space = ConfigSpace.ConfigurationSpace({"i": (0, 8), "j": (0, 8), "kind": ["a", "b"]})
+
+    def value(config):
+        return -((config["i"] - 7) ** 2) - (config["j"] - 3) ** 2 - 5 * (config["kind"] == "a")
+
+    found = play(search(space, n_evaluators=n_evaluators, max_evals=500), 500, value, batch=n_evaluators)
+
+    assert len({tuple(config.values()) for config in found}) == len(found) == 162
+    assert {"i": 7, "j": 3, "kind": "b"} in found[:60]
+
+
+def test_two_hundred_dimensions_are_searched():
+    found = play(search(numbers(200), n_evaluators=10, max_evals=80), 30, batch=10)
+
+    assert len(found) == 30
+    assert max(map(bowl, found[20:])) > max(map(bowl, found[:10]))
