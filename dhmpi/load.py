@@ -56,7 +56,7 @@ def load_problem(name: str) -> HpProblem:
     return found
 
 
-def load_run(name: str) -> Callable[[dict[str, Any]], Any]:
+def load_run(name: str, with_comm: bool = True) -> Callable[..., Any]:
     """Return the run function that `name` names; a path alone means the file's ``run``.
 
     Parameters
@@ -64,6 +64,8 @@ def load_run(name: str) -> Callable[[dict[str, Any]], Any]:
     name : str
         For example ``dhmpi.benchmark.hps.polynome2.run``, ``study.py`` or ``study.py:train``; or ``cmd:`` and a
         command, see :mod:`dhmpi.external`.
+    with_comm : bool, default True
+        Whether it may insist on a second argument ``comm``, the communicator of the ranks that evaluate together.
 
     Raises
     ------
@@ -83,13 +85,27 @@ def load_run(name: str) -> Callable[[dict[str, Any]], Any]:
         signature = inspect.signature(found)
     except (ValueError, TypeError):  # written in C, without a signature
         return found
+    comm = {"comm": None} if takes_comm(found) else {}
     try:
-        signature.bind({})
+        signature.bind({}, **comm)
+        if comm and not with_comm and signature.parameters["comm"].default is inspect.Parameter.empty:
+            raise ProblemError(
+                f"{name!r} is {_signature_of(found, signature)} and so needs a communicator: add "
+                f"--num-ranks-per-eval K, or --evaluator group"
+            )
     except TypeError as error:
         raise ProblemError(
             f"{name!r} must take one argument, the configuration, but is {_signature_of(found, signature)}: {error}"
         ) from error
     return found
+
+
+def takes_comm(run: Callable[..., Any]) -> bool:
+    """Return whether a run function has a parameter ``comm``."""
+    try:
+        return "comm" in inspect.signature(run).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _find(name: str, default: str) -> Any:

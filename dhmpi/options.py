@@ -22,7 +22,7 @@ from dhmpi.errors import OptionError
 from dhmpi.mpi.layout import JOB_MODES
 from dhmpi.stopping import STOPPERS, Stopper
 
-EVALUATORS = ("process", "inline")
+EVALUATORS = ("process", "inline", "group")
 SURROGATES = ("auto", "RF", "ET", "GBRT", "GP", "DUMMY")
 LIARS = ("cl_min", "cl_mean", "cl_max")
 ACQUISITIONS = ("UCB", "LCB", "EI", "PI", "gp_hedge")
@@ -170,7 +170,7 @@ class SearchOptions:
     evaluator: str = option(
         "process",
         "process: in a watched child process; inline: in the rank itself, for functions of microseconds, "
-        "without time or memory limits",
+        "without time or memory limits; group: by several ranks together, as many as a configuration says in num_ranks",
         "how to evaluate",
         choices=EVALUATORS,
     )
@@ -192,6 +192,21 @@ class SearchOptions:
         None, "evaluators expected on each node; checked against the launcher's ranks", "how to evaluate", int,
         metavar="N",
     )  # fmt: skip
+    num_ranks_per_eval: int | None = option(
+        None,
+        "ranks that evaluate a configuration together, with a communicator of their own, unless it says in num_ranks "
+        "how many; more than 1: --evaluator group",
+        "how to evaluate",
+        int,
+        metavar="K",
+    )
+    num_nodes_per_eval: int | None = option(
+        None,
+        "whole nodes that evaluate a configuration together, with all their ranks or those of --num-ranks-per-eval",
+        "how to evaluate",
+        int,
+        metavar="N",
+    )
     num_threads_per_rank: int | None = option(
         None,
         "threads of an evaluation (OMP_NUM_THREADS and its kin); by default the cores a rank may use",
@@ -266,6 +281,16 @@ class SearchOptions:
         return None if self.chaos is None else chaos.parse(self.chaos)
 
     @property
+    def grouped(self) -> bool:
+        """Whether groups of ranks evaluate, on communicators of their own."""
+        return self.evaluator == "group" or (self.num_ranks_per_eval or 1) > 1 or self.num_nodes_per_eval is not None
+
+    @property
+    def in_processes(self) -> bool:
+        """Whether evaluations happen in child processes."""
+        return self.evaluator == "process" and not self.grouped
+
+    @property
     def silence(self) -> float:
         """Seconds."""
         return 60 * self.silence_minutes
@@ -333,7 +358,8 @@ class SearchOptions:
             if not getattr(self, name):
                 raise OptionError(f"--{name} is missing: give a package.module.name or a .py file")
         for name in ("max_evals", "patience", "max_failures", "node_packing_count", "num_evals_per_node",
-                     "num_threads_per_rank", "quarantine_after"):  # fmt: skip
+                     "num_ranks_per_eval", "num_nodes_per_eval", "num_threads_per_rank",
+                     "quarantine_after"):  # fmt: skip
             _at_least(self, name, 1)
         for name in ("eval_timeout_minutes", "time_limit_minutes", "max_rss", "recycle_rss", "silence_minutes"):
             value = getattr(self, name)
@@ -345,15 +371,17 @@ class SearchOptions:
         if not 0 <= self.grace_minutes < float("inf"):
             raise OptionError(f"--grace-minutes must be >= 0, got {self.grace_minutes:g}")
         faults = self.faults
-        if faults is not None and faults.hang and self.evaluator == "process" and self.eval_timeout is None:
+        if faults is not None and faults.hang and self.in_processes and self.eval_timeout is None:
             raise OptionError("--chaos hang needs --eval-timeout-minutes: what hangs would never end")
         if self.seed is not None:
             _at_least(self, "seed", 0)
         if self.target is not None and self.target != self.target:
             raise OptionError("--target must be a number, got nan")
+        if not self.in_processes and faults is not None and (faults.kill or faults.hang or faults.segv or faults.slow):
+            raise OptionError("--chaos with faults of evaluations needs --evaluator process: they hit the process")
+        if self.grouped:
+            self._check_groups()
         if self.evaluator == "inline":
-            if faults is not None and (faults.kill or faults.hang or faults.segv or faults.slow):
-                raise OptionError("--chaos with faults of evaluations needs --evaluator process: they hit the process")
             if self.stopper is not None:
                 raise OptionError(
                     "--stopper needs --evaluator process: the rank itself hears nothing while it evaluates"
@@ -384,13 +412,26 @@ class SearchOptions:
         if self.resume and self.log_dir is None:
             raise OptionError("--resume needs --log-dir, the run directory to continue")
 
+    def _check_groups(self) -> None:
+        if self.evaluator == "inline":
+            raise OptionError("evaluations of several ranks need --evaluator group, got inline")
+        for name in ("max_rss", "recycle_rss"):
+            if getattr(self, name) is not None:
+                raise OptionError(
+                    f"{flag(name)} cannot be enforced in evaluations of several ranks, which happen in the ranks "
+                    f"themselves: leave it out"
+                )
+        k, nodes = self.num_ranks_per_eval, self.num_nodes_per_eval
+        if k is not None and nodes is not None and k % nodes:
+            raise OptionError(f"--num-ranks-per-eval {k} cannot be shared equally by --num-nodes-per-eval {nodes}")
+
     def _check_wrap(self) -> None:
         if self.wrap is None and self.container is None:
             return
         if self.wrap is not None and self.container is not None:
             raise OptionError("--container is a --wrap of its own: give one of the two")
-        if self.evaluator == "inline":
-            raise OptionError("--wrap and --container need --evaluator process: inline there is no process to wrap")
+        if not self.in_processes:
+            raise OptionError("--wrap and --container need --evaluator process: elsewhere there is no process to wrap")
         try:
             words = self.wrapping
         except ValueError as error:

@@ -21,10 +21,11 @@ from dhmpi import __version__, journal
 from dhmpi.budget import Limits, objective_for_search
 from dhmpi.check import Parser
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, RunDirectoryError
-from dhmpi.mpi.layout import plan
+from dhmpi.mpi.layout import plan, restored
 from dhmpi.mpi.protocol import Proposed
 from dhmpi.options import SearchOptions
 from dhmpi.roles.dispatcher import Dispatcher
+from dhmpi.roles.groupdispatcher import make_dispatcher
 from dhmpi.rundirectory import WARM_START, described
 from dhmpi.steering import Action, added
 from dhmpi.trials import Config, Outcome, Proposal, Status
@@ -503,6 +504,7 @@ _EVENTS = frozenset(
         "asked",
         "cancelled",
         "finished",
+        "freed",
         "heard",
         "joined",
         "kept",
@@ -585,7 +587,12 @@ class DispatcherReplay:
         header = self._header = self._run.lines[i].event
         options = self._run.options(header)
         before, now = self._dispatcher, header["t"]
-        self._dispatcher = Dispatcher(options.limits, options.evaluator_silence)
+        layout = header.get("layout") or self._run.layout(header)
+        self._dispatcher = (
+            make_dispatcher(dataclasses.replace(options, stopper=None), restored(layout))
+            if layout and options.grouped
+            else Dispatcher(options.limits, options.evaluator_silence)
+        )
         history = self._history
         self._alive, self._held, self._inherited_ahead = set(), {}, None
         if self._run.begins_launch(i):
@@ -595,8 +602,9 @@ class DispatcherReplay:
             self._next_key = 1 + max((trial.key for trial in trials), default=-1)
             self._left = set()
         else:
-            for id_, ranks in history.holders.items():
-                for rank in ranks:
+            for id_, holders in history.holders.items():
+                trial = history.unfinished.get(id_)
+                for rank in {*holders, *(trial.ranks if trial and holders else ())}:
                     self._held.setdefault(rank, []).append(id_)
                     self._alive.add(rank)
             size = 1 + max([header["ranks"], *self._hosts])
@@ -684,6 +692,8 @@ class DispatcherReplay:
             self._report(i, self._source(event), now)
         elif kind == "returned":
             self._return(i, event["rank"], now)
+        elif kind == "freed":
+            dispatcher.returned(event["rank"], [event["trial"]], now)
         elif kind == "heard":
             self._hear(i, event["rank"], now)
         elif kind == "silent":
@@ -721,13 +731,28 @@ class DispatcherReplay:
         of_rank = [e for e in self._at_once(i + 1) if e.get("rank") == rank and e["e"] in ("returned", "kept")]
         if rank in self._dispatcher.ranks or any(e["e"] == "kept" for e in of_rank):
             returned = {e["trial"] for e in of_rank if e["e"] == "returned"}
-            holders = self._history.holders
-            held = [id_ for id_ in self._held.get(rank, ()) if rank in holders.get(id_, ()) and id_ not in returned]
+            held = [id_ for id_ in self._held.get(rank, ()) if id_ not in returned and self._has(rank, id_)]
+            held += self._freed_later(i, rank)
             held += [e["trial"] for e in of_rank if e["e"] == "kept"]
             self._dispatcher.holds(rank, event["host"], held, now)
         else:
             self._dispatcher.join(rank, event["host"], now)
         self._fill_vacancies(now)
+
+    def _has(self, rank: int, id_: int) -> bool:
+        """Return whether a rank was given an unfinished trial, and nothing came of that yet."""
+        holders, trial = self._history.holders.get(id_, ()), self._history.unfinished.get(id_)
+        return rank in holders or bool(holders and trial and rank in trial.ranks)
+
+    def _freed_later(self, i: int, rank: int) -> list[int]:
+        """Return what a member of a group still had that the new master knew to be over."""
+        for _, line in self._lines[i + 1 :]:
+            event = line.event
+            if event["e"] == "freed" and event["rank"] == rank:
+                return [] if self._has(rank, event["trial"]) else [event["trial"]]
+            if event["e"] == "placed" and rank in event.get("ranks", ()):
+                break
+        return []
 
     def _report(self, i: int, rank: int, now: float) -> None:
         """Report all outcomes that came in one message."""
@@ -787,8 +812,8 @@ class DispatcherReplay:
         layout, me = self._run.layout(self._header), self._header["epoch"]
         if me == layout.get("master", 0):
             return
-        leaders = {group[0] for group in layout.get("groups", ())}
-        if (leaders | self._alive) - self._left - {me}:
+        members = {rank for group in layout.get("groups", ()) for rank in group}
+        if (members | self._alive) - self._left - {me}:
             self._dispatcher.retire(me, now)
         else:
             self._dispatcher.enlist(me, now)
@@ -952,7 +977,7 @@ class Invariants:
 
     def _placed(self, event: dict[str, Any]) -> None:
         id_, rank, attempt = event["trial"], event["rank"], event["attempt"]
-        if rank not in self._joined and not event.get("reused"):
+        if rank not in self._joined and not (event.get("reused") or event.get("refused")):
             raise _Mismatch(f"trial {id_} was given to rank {rank}, which had not joined or had left")
         if id_ in self._finished:
             raise _Mismatch(f"trial {id_} was given out though it had finished")

@@ -308,8 +308,9 @@ class Run:
 
     def _placed(self, event: dict[str, Any]) -> None:
         self.history.apply(event)
-        if not event.get("reused"):
-            self.timeline.place(event["rank"], event["trial"], event["t"])
+        if not (event.get("reused") or event.get("refused")):
+            for rank in event.get("ranks") or (event["rank"],):
+                self.timeline.place(rank, event["trial"], event["t"])
         if self._all_started:
             self.timeline.stop(event["t"])
 
@@ -320,22 +321,25 @@ class Run:
         history.apply(event)
         if len(history.finished) == n_before:
             return  # a second answer: the first counts
-        outcome, _ = history.finished[id_]
+        outcome, trial = history.finished[id_]
         rank, status, objective = outcome.rank, outcome.status, outcome.objective
         self.counts[status] += 1
         self.n_new += 1
         self.recent.append(outcome)
         if status is not Status.LOST and status is not Status.REUSED:
-            self.timeline.finish(rank, id_, outcome.start, outcome.end, t)
+            together = trial.ranks if rank in trial.ranks else (rank,)
+            for member in together:
+                self.timeline.finish(member, id_, outcome.start, outcome.end, t)
+                worker = self._worker(member)
+                worker.seconds += outcome.elapsed
+                worker.last_end = outcome.end
             worker = self._worker(rank)
-            worker.seconds += outcome.elapsed
-            worker.last_end = outcome.end
             if objective is None:
                 worker.n_failed += 1
             else:
                 worker.n_done += 1
-            for holder in holders:
-                if holder != rank:
+            for holder in {*holders, *trial.ranks}:
+                if holder not in together:
                     self.timeline.waste(holder, id_, t)
         if objective is None:
             self.failures.append(outcome)
@@ -350,8 +354,12 @@ class Run:
     def _given_up(self, event: dict[str, Any]) -> None:
         id_ = event["trial"]
         holders = tuple(self.history.holders.get(id_, ()))
+        trial = self.history.unfinished.get(id_)
         self.history.apply(event)
-        for rank in holders if event["e"] == "cancelled" and event["rank"] not in holders else (event["rank"],):
+        ranks = holders if event["e"] == "cancelled" and event["rank"] not in holders else (event["rank"],)
+        if trial is not None and trial.ranks and event["rank"] in holders:
+            ranks = tuple(trial.ranks)
+        for rank in ranks:
             self.timeline.waste(rank, id_, event["t"], event.get("start"), event.get("end"))
 
     def _kept(self, event: dict[str, Any]) -> None:
@@ -520,7 +528,10 @@ class Run:
     def jobs(self) -> Iterator[Job]:
         """Yield every trial as it stands, in the order of their numbers."""
         history, running = self.history, self.running()
-        where = {trial: (rank, since) for rank, (trial, since) in running.items()}
+        where: dict[int, tuple[int, float]] = {}
+        for rank in sorted(running):  # of several the leader
+            trial_id, since = running[rank]
+            where.setdefault(trial_id, (rank, since))
         held = self.state in ("running", "draining")
         for id_ in sorted([*history.finished, *history.unfinished]):
             if id_ in history.finished:

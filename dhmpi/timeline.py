@@ -340,7 +340,7 @@ class Timeline:
 
 
 def groups_of(header: dict[str, Any], described: dict[str, Any]) -> list[list[int]]:
-    """Return the ranks of each evaluator of a launch, empty if nobody says.
+    """Return the ranks of each evaluator of a launch, one as long as ranks join alone; empty if nobody says.
 
     Parameters
     ----------
@@ -352,4 +352,4 @@ def groups_of(header: dict[str, Any], described: dict[str, Any]) -> list[list[in
     layout = header.get("layout") or described.get("layout") or {}
     if "ranks" in header and len(layout.get("hosts", ())) != header["ranks"]:
         return []
-    return [list(group) for group in layout.get("groups", ())]
+    return [[rank] for group in layout.get("groups", ()) for rank in group]

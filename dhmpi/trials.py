@@ -105,6 +105,11 @@ class Loss(NamedTuple):
     """Whether its process has died; otherwise it was silent for too long."""
 
 
+def rank_seconds(outcome: Outcome, trial: Trial) -> float:
+    """Return the seconds that an evaluation took of all its ranks together."""
+    return outcome.elapsed * max(1, len(trial.ranks))
+
+
 def digest(config: Config) -> str:
     """Return 8 hexadecimal digits that name a configuration, the same in every process."""
     return hashlib.sha1(json.dumps(config, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:8]

@@ -20,6 +20,8 @@ PAYLOADS = [
     (Tag.HOLDING, protocol.Holding(protocol.Ready("node", 0.5), [3], [OUTCOME])),
     (Tag.HOLDING, protocol.Holding(None, [], [])),
     (Tag.PROGRESS, protocol.Progress(3, 1, 20, 0.5)),
+    (Tag.MEMBER, protocol.Part(3, 1, 2, 4, "why", "failed", True)),
+    (Tag.TOGETHER, protocol.Together(3, 1, 2, True)),
     (Tag.BEGIN, protocol.Begin("run", {"search": "ambs"}, "log", [(0, {"x": 1}, None)], [(1, {"x": 2})], 3)),
     (Tag.NEWS, protocol.News([(0, 1.5), (1, None)], [2], [3], 4, 5, 0.25)),
     (Tag.NEWS, protocol.News(n_wanted=5, added=[(-1, {"x": 1})], max_evals=9)),

@@ -44,7 +44,7 @@ def seconds(tmp_path):
         segments = unpacked(kept)
         for activity in Activity:
             total = sum(segment.end - segment.begin for segment in segments if segment.activity == activity)
-            assert total == pytest.approx(seconds[activity] / len(layout["groups"][0]))
+            assert total == pytest.approx(seconds[activity])
         return {activity.word: round(s, 6) for activity, s in zip(Activity, seconds) if s}
 
     return account
@@ -129,11 +129,23 @@ def test_an_evaluator_that_never_came_was_importing(seconds):
 
 def test_every_rank_of_a_group_counts(seconds):
     layout = {**LAYOUT, "hosts": ["node0"] * 6, "groups": [[2, 3, 4, 5]]}
+    there = [joined(rank, 1) for rank in range(2, 6)]
+    together = placed(0, 2, 1, ranks=[2, 3, 4, 5], group=1)
 
-    assert seconds(joined(2, 1), placed(0, 2, 1), finished(0, 2, 1, 3, 1.0), ended(3), layout=layout) == {
-        "import": 4,
-        "evaluating": 8,
-    }
+    spent = seconds(*there, together, finished(0, 2, 1, 3, 1.0), ended(3), layout=layout)
+
+    assert spent == {"import": 4, "evaluating": 8}
+
+
+def test_what_is_lost_with_one_member_is_lost_on_all_ranks(seconds):
+    layout = {**LAYOUT, "hosts": ["node0"] * 4, "groups": [[2, 3]]}
+    lost = {"e": "lost", "t": T0 + 4, "trial": 0, "rank": 2, "host": "node1", "ran": True, "died": True, "reason": "x"}
+
+    spent = seconds(
+        joined(2, 0), joined(3, 0), placed(0, 2, 0, ranks=[2, 3], group=1), left(3, 4), lost, ended(6), layout=layout
+    )
+
+    assert spent == {"lost": 4 + 6, "waiting": 2}
 
 
 def test_the_time_between_two_launches_is_nobodys(tmp_path):

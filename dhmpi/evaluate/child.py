@@ -6,30 +6,23 @@ it does to working directory, output and signals is undone between evaluations a
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import faulthandler
-import io
 import os
 import select
 import shutil
-import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from dhmpi import chaos, frames, platform
 from dhmpi.errors import DhmpiError
 from dhmpi.evaluate import context, failure
-from dhmpi.evaluate.link import EXIT_MUTE, raised
+from dhmpi.evaluate.link import EXIT_MUTE
 from dhmpi.evaluate.loading import load_prepared
 from dhmpi.evaluate.result import check
+from dhmpi.evaluate.surroundings import Surroundings, empty, make_directory
 
-HIGH_FD = 950
-"""A spare copy of standard output is kept from this number on."""
 REPORT_EVERY = 0.05
 """Seconds between reports that leave the process."""
 
@@ -99,65 +92,11 @@ class _Reports:
         return self._link.stopped(self._trial, self._attempt)
 
 
-class _Surroundings:
-    """What belongs to the process and is given back after each evaluation: standard output, working directory."""
-
-    def __init__(self) -> None:
-        self._home = Path.cwd()
-        self._pid = os.getpid()
-        self._printed = raised(1, HIGH_FD)
-        os.set_inheritable(self._printed, False)
-        faulthandler.enable()
-        self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
-        for stream in self._streams:
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(line_buffering=True, errors="backslashreplace")
-
-    def restore(self) -> None:
-        """Undo what an evaluation has done to the process."""
-        if os.getpid() != self._pid:
-            os._exit(0)  # the function has forked, and this is the copy
-        self.flush()
-        with contextlib.suppress(OSError):
-            os.dup2(self._printed, 1)
-            os.dup2(self._printed, 2)
-        if any(stream is None or stream.closed for stream in self._streams):
-            self._streams = (_stream(1), _stream(2))
-        sys.stdout, sys.stderr = self._streams
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        try:
-            os.chdir(self._home)
-        except OSError:
-            os.chdir("/")
-
-    def flush(self) -> None:
-        """Have everything that was printed leave the process."""
-        for stream in {sys.stdout, sys.stderr, *self._streams}:
-            with contextlib.suppress(Exception):  # of a stream that the user has put there, or closed
-                stream.flush()
-        if _libc is not None:
-            _libc.fflush(None)  # what C code printed
-
-
-def _stream(fd: int) -> io.TextIOWrapper:
-    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: PTH123
-
-
-def _c_library() -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL(None)
-    except (OSError, TypeError):
-        return None
-
-
-_libc = _c_library()
-
-
 def main() -> None:
     """Do what the rank says until the keeper closes the pipe."""
     link = _Link(int(sys.argv[1]), int(sys.argv[2]))
     del sys.argv[1:]  # the user's modules may read it
-    surroundings = _Surroundings()
+    surroundings = Surroundings()
     run: Callable[..., Any] | None = None
     common: dict[str, Any] = {}
     weigh = False
@@ -172,12 +111,12 @@ def main() -> None:
                 answer["rss_mb"] = platform.rss_mb(os.getpid())
             link.send(event="finished", trial=message["trial"], attempt=message["attempt"], **answer)
             if message["scratch"]:
-                _empty(message["directory"])
+                empty(message["directory"])
         elif do == "remove":
             shutil.rmtree(message["directory"], ignore_errors=True)
 
 
-def _load(name: str, problem: str, link: _Link, surroundings: _Surroundings) -> Callable[..., Any] | None:
+def _load(name: str, problem: str, link: _Link, surroundings: Surroundings) -> Callable[..., Any] | None:
     began = time.perf_counter()
     try:
         run = load_prepared(name, problem)
@@ -197,7 +136,7 @@ def _evaluate(
     message: dict[str, Any],
     common: dict[str, Any],
     link: _Link,
-    surroundings: _Surroundings,
+    surroundings: Surroundings,
 ) -> dict[str, Any]:
     """Evaluate one trial; return what came of it as plain values.
 
@@ -210,7 +149,7 @@ def _evaluate(
     answer: dict[str, Any] = {"status": "failed", "objective": None, "metrics": {}, "reason": ""}
     began = time.perf_counter()
     try:
-        _make(directory, message["scratch"])
+        make_directory(directory, message["scratch"])
         os.chdir(directory)
     except OSError as error:
         answer["reason"] = f"the directory {directory} of the evaluation cannot be used: {error.strerror or error}"
@@ -246,29 +185,6 @@ def _evaluate(
     surroundings.restore()
     reports.flush()
     return {**answer, "start": start, "end": start + answer["elapsed"]}
-
-
-def _make(directory: str, scratch: bool) -> None:
-    try:
-        os.mkdir(directory)  # noqa: PTH102 (a Path would cost as much as a null function)
-    except FileExistsError:
-        if os.path.islink(directory):  # noqa: PTH114
-            raise OSError("it is a symbolic link") from None
-    if scratch:
-        _empty(directory)
-
-
-def _empty(directory: str) -> None:
-    """Remove what is in a directory."""
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    os.unlink(entry.path)  # noqa: PTH108
-    except OSError:
-        pass  # the function has removed it, or protects it
 
 
 if __name__ == "__main__":

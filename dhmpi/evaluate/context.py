@@ -35,18 +35,21 @@ class TrialContext:
     should_stop : callable, optional
         Returns whether to stop; by default never.
     comm : communicator, optional
-        Of the ranks that evaluate this trial together.
+        Of the ranks that evaluate this trial together; None where one evaluates in a process of its own.
     problem : str, optional
         Name of the problem that is searched.
     watched : bool, default False
         Whether somebody judges by what is reported whether to stop.
     hosts : sequence of str, optional
         Host of each rank that evaluates this trial; by default one, here.
+    on_abandon : callable, optional
+        Takes what is to be called if the evaluation is abandoned; by default it is dropped.
     """
 
     __slots__ = (
         "_directory",
         "_hosts",
+        "_on_abandon",
         "_problem",
         "_report",
         "_run_seed",
@@ -71,6 +74,7 @@ class TrialContext:
         problem: str = "",
         watched: bool = False,
         hosts: Sequence[str] = (),
+        on_abandon: Callable[[Callable[[], Any]], None] | None = None,
     ) -> None:
         self.id = id
         self.attempt = attempt
@@ -80,6 +84,7 @@ class TrialContext:
         self._run_seed = run_seed
         self._directory = directory
         self._hosts = tuple(hosts)
+        self._on_abandon = on_abandon
         self._report = report
         self._should_stop = should_stop
         self._problem = problem
@@ -126,8 +131,21 @@ class TrialContext:
             self._report(step, value)
 
     def should_stop(self) -> bool:
-        """Return whether the run has no more use for this evaluation, so that the function had better return now."""
+        """Return whether the run has no more use for this evaluation, so that the function had better return now.
+
+        With ``--stopper``, in an evaluation of several ranks: all of them must call it, and have the same answer.
+        """
         return self._should_stop is not None and self._should_stop()
+
+    def on_abandon(self, callback: Callable[[], Any]) -> None:
+        """Have something called, from another thread, if this evaluation of several ranks is abandoned.
+
+        That is when another of its ranks has failed or died, at its time limit, and when nobody wants it any more.  The
+        callback should end what the function may be waiting for where no exception reaches it: in operations of a
+        library on a communicator of its own, for instance.
+        """
+        if self._on_abandon is not None:
+            self._on_abandon(callback)
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from dhmpi.evaluate import context, failure
 from dhmpi.load import load_run
 
 
-def load_prepared(name: str, problem: str = "") -> Callable[[dict[str, Any]], Any]:
+def load_prepared(name: str, problem: str = "", with_comm: bool = False) -> Callable[..., Any]:
     """Return a run function that is ready to be called.
 
     A run function may have an attribute ``prepare``, a function without arguments: it is called here, once in each
@@ -23,13 +23,15 @@ def load_prepared(name: str, problem: str = "") -> Callable[[dict[str, Any]], An
         As given to ``--run``.
     problem : str, optional
         As given to ``--problem``.
+    with_comm : bool, default False
+        Whether it is called with a communicator if it has a parameter ``comm``.
 
     Raises
     ------
     ProblemError
         If it cannot be imported, or its preparation fails; one sentence, then perhaps a traceback.
     """
-    run = load_run(name)
+    run = load_run(name, with_comm)
     prepare = getattr(run, "prepare", None)
     if not callable(prepare):
         return run

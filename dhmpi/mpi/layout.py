@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dhmpi.errors import LayoutError
 
@@ -51,6 +52,11 @@ class Layout:
     @property
     def leaders(self) -> tuple[int, ...]:
         return tuple(group[0] for group in self.groups)
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The ranks of all evaluators."""
+        return tuple(itertools.chain.from_iterable(self.groups))
 
     @functools.cached_property
     def all_roles(self) -> tuple[tuple[str, ...], ...]:
@@ -147,7 +153,8 @@ def plan(
     hosts: Sequence[str],
     *,
     searcher: bool = True,
-    ranks_per_eval: int = 1,
+    ranks_per_eval: int | None = 1,
+    nodes_per_eval: int | None = None,
     job_mode: str = "compact",
     node_packing_count: int | None = None,
     evals_per_node: int | None = None,
@@ -162,8 +169,11 @@ def plan(
         Host name of each rank, in the order of ranks.
     searcher : bool, default True
         Whether the search needs a searcher besides the master.
-    ranks_per_eval : int, default 1
-        Ranks k of one evaluator.  Groups stay on one host where k ranks fit.
+    ranks_per_eval : int or None, default 1
+        Ranks k of one evaluator, by default as many as `nodes_per_eval` hosts have.  Groups stay on one host where k
+        ranks fit.
+    nodes_per_eval : int, optional
+        Whole hosts of one evaluator.
     job_mode : {"compact", "serial", "mpi"}, default "compact"
         compact: master and searcher take one rank each.  serial: the master has the first host to itself, unless there
         is only one, and the searcher a part of the second.  mpi: the searcher lives with the master.
@@ -182,14 +192,14 @@ def plan(
     LayoutError
         If there are too few ranks, or not those that were asked for.
     """
-    n, k = len(hosts), ranks_per_eval
+    n, by_host = len(hosts), _by_host(hosts)
+    k = ranks_per_eval or 1 if nodes_per_eval is None else _ranks_of_nodes(by_host, nodes_per_eval, ranks_per_eval)
     if k < 1:
         raise LayoutError(f"an evaluation needs at least 1 rank, got {k}")
     if job_mode not in JOB_MODES:
         raise LayoutError(f"unknown job mode {job_mode!r}: choose one of {', '.join(JOB_MODES)}")
     if agents < 0:
         raise LayoutError(f"the number of agents must be >= 0, got {agents}")
-    by_host = _by_host(hosts)
     names = list(by_host)
 
     reserved = {0}
@@ -251,6 +261,15 @@ def plan(
     )
 
 
+def restored(content: Mapping[str, Any]) -> Layout:
+    """Return the layout that `dataclasses.asdict` has made plain, perhaps on its way through JSON."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
+
+    return Layout(**{name: frozen(value) for name, value in content.items()})
+
+
 def spans(numbers: Sequence[int]) -> str:
     """Return ascending numbers as spans.
 
@@ -276,6 +295,17 @@ def _by_host(hosts: Sequence[str]) -> dict[str, list[int]]:
     for rank, host in enumerate(hosts):
         by_host.setdefault(host, []).append(rank)
     return by_host
+
+
+def _ranks_of_nodes(by_host: dict[str, list[int]], nodes: int, k: int | None) -> int:
+    """Return the ranks of an evaluation that has whole hosts."""
+    most = max(map(len, by_host.values()), default=1)
+    if k is not None and k != nodes * most:
+        raise LayoutError(
+            f"--num-nodes-per-eval {nodes} of {most} rank{'s' * (most > 1)} each "
+            f"{'are' if nodes * most > 1 else 'is'} {nodes * most}, not --num-ranks-per-eval {k}"
+        )
+    return nodes * most
 
 
 def _groups(free: dict[str, list[int]], k: int, most: int) -> list[tuple[int, ...]]:

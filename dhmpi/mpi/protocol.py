@@ -26,6 +26,10 @@ class Tag(IntEnum):
     REPORT = 13
     HOLDING = 14
     PROGRESS = 15
+    # member of a group -> its leader
+    MEMBER = 16
+    # leader -> members of its group
+    TOGETHER = 17
     # master -> searcher
     BEGIN = 21
     NEWS = 22
@@ -141,6 +145,46 @@ class Alive(NamedTuple):
     """Tag ALIVE: a sign of life; an evaluator names the trial it is running."""
 
     trial: int | None = None
+
+
+class Step(IntEnum):
+    """How far a member of a group is with a trial."""
+
+    HERE = 0
+    """It waits for the others, so that they make their communicator."""
+    DONE = 1
+    FAILED = 2
+    TIMEOUT = 3
+    LEFT = 4
+    """It is out of the evaluation, as it was told."""
+    APART = 5
+    """The communicator could not be made."""
+
+
+class Part(NamedTuple):
+    """Tag MEMBER: a member tells its leader how far it is."""
+
+    trial: int
+    attempt: int
+    group: int
+    step: int
+    """A `Step`."""
+    reason: str = ""
+    status: str = ""
+    """Of an evaluation that has failed: a `Status`."""
+    damaged: bool = False
+    """Whether it knows of a death, after which communicators are made in another way."""
+
+
+class Together(NamedTuple):
+    """Tag TOGETHER: what the members of a group should do now."""
+
+    trial: int
+    attempt: int
+    group: int
+    go: bool
+    """Whether to make the communicator and evaluate; otherwise, to leave the evaluation."""
+    damaged: bool = False
 
 
 class Begin(NamedTuple):
@@ -322,6 +366,8 @@ _PAYLOADS: dict[Tag, type[NamedTuple]] = {
     Tag.REPORT: Report,
     Tag.HOLDING: Holding,
     Tag.PROGRESS: Progress,
+    Tag.MEMBER: Part,
+    Tag.TOGETHER: Together,
     Tag.BEGIN: Begin,
     Tag.NEWS: News,
     Tag.CHECK: Check,

@@ -6,6 +6,7 @@ one could not take part.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from dhmpi.mpi.environment import fault_tolerant, launcher_size
 from dhmpi.mpi.layout import Layout
 from dhmpi.mpi.post import Post, RankLostError
 from dhmpi.mpi.protocol import Tag
+from dhmpi.mpi.teams import Teams
 from dhmpi.staging import Staged
 
 if TYPE_CHECKING:
@@ -54,8 +56,8 @@ class World:
     layout : Layout
     post : Post
         Messages to any rank.
-    group : MPI.Comm
-        The ranks of this rank's evaluator; a rank that is no evaluator is alone in its group.
+    teams : Teams
+        The communicators of groups of ranks that evaluate together.
     clock_offset : float
         Seconds to add to this host's clock to have the master's.
     began : int or None
@@ -79,7 +81,7 @@ class World:
     hosts: tuple[str, ...]
     layout: Layout
     post: Post
-    group: MPI.Comm
+    teams: Teams
     clock_offset: float
     began: int | None
     n_cpus: int
@@ -124,19 +126,24 @@ class _Facts(NamedTuple):
 
     hosts: tuple[str, ...]
     layout: Layout | DhmpiError
-    group: MPI.Comm
     clock_offset: float
     began: int | None
     n_cpus: int
     launch: Launch
     cores: tuple[tuple[int, ...], ...]
     staged: Staged | None
+    parent: MPI.Intracomm | None
 
 
 Stage = Callable[["MPI.Comm", "tuple[str, ...]", Launch], Staged]
 
 
-def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch], stage: Stage | None = None) -> World:
+def start(
+    plan: Callable[[tuple[str, ...]], Layout],
+    choose: Callable[[], Launch],
+    stage: Stage | None = None,
+    several_threads: bool = False,
+) -> World:
     """Initialise MPI, agree on the layout and split the world (collective over the world).
 
     Where deaths are survived, ranks that die meanwhile are left out.
@@ -149,11 +156,14 @@ def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch
         Called on rank 0.
     stage : callable, optional
         Communicator, host names by rank, launch -> what was copied onto the nodes (collective).
+    several_threads : bool, default False
+        Whether several threads of this process will call MPI at a time.
 
     Raises
     ------
     DhmpiError
-        If a launcher has started several processes that are each a world of their own, or the plan refuses.
+        If a launcher has started several processes that are each a world of their own, the plan refuses, or the MPI
+        library knows one thread only where there will be several.
     RankLostError
         If a rank has died meanwhile, and that cannot be survived.
     """
@@ -169,8 +179,14 @@ def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch
             f"mpi4py belong to different MPI libraries (mpi4py's is {_library(MPI)}); start with "
             f"`python -m dhmpi.launch`"
         )
+    if several_threads and MPI.Query_thread() != MPI.THREAD_MULTIPLE:
+        raise DhmpiError(
+            f"evaluations of several ranks need an MPI library that several threads may call at a time "
+            f"(MPI_THREAD_MULTIPLE), and {_library(MPI)} does not allow that"
+        )
     survives = fault_tolerant() and hasattr(world, "Ack_failed")
-    comm, facts = (_meet_survivors if survives else _meet_all)(world, plan, choose, stage)
+    meet = functools.partial(_meet, plan=plan, choose=choose, stage=stage, teams=several_threads)
+    comm, facts = (_meet_survivors if survives else _meet_all)(world, meet)
     if isinstance(facts.layout, DhmpiError):
         raise facts.layout
     return World(
@@ -179,7 +195,7 @@ def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch
         hosts=facts.hosts,
         layout=facts.layout,
         post=Post(comm, survives),
-        group=facts.group,
+        teams=Teams(facts.parent, survives),
         clock_offset=facts.clock_offset,
         began=facts.began,
         n_cpus=facts.n_cpus,
@@ -192,11 +208,13 @@ def start(plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch
 
 
 def _meet(
-    comm: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch], stage: Stage | None
+    comm: MPI.Intracomm,
+    plan: Callable[[tuple[str, ...]], Layout],
+    choose: Callable[[], Launch],
+    stage: Stage | None,
+    teams: bool,
 ) -> _Facts:
     """Exchange what every rank must know of the others (collective over comm)."""
-    from mpi4py import MPI
-
     rank = comm.Get_rank()
     mine = (socket.gethostname(), _affinity())
     everybody, starts = zip(*comm.allgather((mine, platform.start_time(os.getpid()))))
@@ -213,39 +231,34 @@ def _meet(
             staged = stage(comm, hosts, launch)
         except DhmpiError as error:  # on all ranks; without it a layout is of no use
             layout = error
-    groups = [] if isinstance(layout, DhmpiError) else [group for group in layout.groups if rank in group]
-    # Nothing is made where nobody needs it: see `_meet_survivors`.
-    split = not isinstance(layout, DhmpiError) and any(len(group) > 1 for group in layout.groups)
     sharing = sum(other == mine for other in everybody)
     return _Facts(
         hosts=hosts,
         layout=layout,
-        group=comm.Split(color=min(groups[0]) if groups else rank, key=rank) if split else MPI.COMM_SELF,
         clock_offset=_clock_offset(comm, hosts),
         began=min((start for host, start in zip(hosts, starts) if host == mine[0] and start), default=None),
         n_cpus=max(1, len(mine[1]) // sharing),
         launch=launch,
         cores=cores,
         staged=staged,
+        # Messages by which MPI makes a communicator out of another one must not be found by those who look for any
+        # message there: Open MPI 5.0.11 waits for ever (measured).
+        parent=comm.Dup() if teams else None,
     )
 
 
-def _meet_all(
-    world: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch], stage: Stage | None
-) -> tuple[MPI.Comm, _Facts]:
+def _meet_all(world: MPI.Intracomm, meet: Callable[[MPI.Intracomm], _Facts]) -> tuple[MPI.Intracomm, _Facts]:
     from mpi4py import MPI
 
     try:
         comm = world.Dup()  # user code may use COMM_WORLD as it likes
         comm.Set_errhandler(MPI.ERRORS_RETURN)
-        return comm, _meet(comm, plan, choose, stage)
+        return comm, meet(comm)
     except MPI.Exception as error:
         raise RankLostError(" ".join(error.Get_error_string().split())) from error
 
 
-def _meet_survivors(
-    world: MPI.Comm, plan: Callable[[tuple[str, ...]], Layout], choose: Callable[[], Launch], stage: Stage | None
-) -> tuple[MPI.Comm, _Facts]:
+def _meet_survivors(world: MPI.Intracomm, meet: Callable[[MPI.Intracomm], _Facts]) -> tuple[MPI.Intracomm, _Facts]:
     """Meet, and if ranks die meanwhile, meet again without them.
 
     The world itself is used: when a rank dies while Open MPI 5.0.11 makes a communicator, others crash (measured).
@@ -258,7 +271,7 @@ def _meet_survivors(
         facts: _Facts | None = None
         broken: Exception | None = None
         try:
-            facts = _meet(comm, plan, choose, stage)
+            facts = meet(comm)
         except Exception as error:  # a death leaves nonsense in others' buffers: also what pickle says of that
             broken = error
             comm.Revoke()  # others may wait in there for ever
@@ -267,7 +280,7 @@ def _meet_survivors(
         comm.Ack_failed()
         if comm.Get_failed().Get_size() == 0 and broken is not None:
             raise broken  # nobody has died: a bug
-        comm = comm.Shrink()
+        comm = MPI.Intracomm(comm.Shrink())
         comm.Set_errhandler(MPI.ERRORS_RETURN)
 
 

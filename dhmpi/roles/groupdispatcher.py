@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from dhmpi.budget import Limits
 from dhmpi.journal import History
-from dhmpi.mpi.layout import spans
+from dhmpi.mpi.layout import Layout, spans
+from dhmpi.options import SearchOptions
 from dhmpi.roles.dispatcher import Dispatcher, Evaluator
 from dhmpi.roles.groups import Group, Groups, Numbers, size_of
 from dhmpi.stopping import Stopper
@@ -100,7 +101,7 @@ class GroupDispatcher(Dispatcher):
         self._numbers.drop_rank(rank)
         super().leave(rank, now, reason, died)
         n = len(self._expected)
-        if n < self._size and self._size > 1 and self.stopping is None:
+        if n < self._size and self._size > 1 and self.stopping is None and (died or self._evaluators):
             self.stop(f"only {n} rank{'s are' if n != 1 else ' is'} left, and an evaluation needs {self._size}", now)
 
     def join(self, rank: int, host: str, now: float) -> None:
@@ -113,6 +114,7 @@ class GroupDispatcher(Dispatcher):
         for id_ in ids:
             if evaluator is not None and id_ in evaluator.leaving:
                 evaluator.leaving.discard(id_)
+                self._events.append({"e": "freed", "t": now, "rank": rank, "trial": id_})
                 self._rest(rank, evaluator)
             else:
                 self._give_back(rank, id_, now)
@@ -186,8 +188,8 @@ class GroupDispatcher(Dispatcher):
         self.returned(rank, [id_], now)
 
     def _answered_late(self, rank: int, evaluator: Evaluator, id_: int) -> None:
-        evaluator.leaving.discard(id_)
-        self._rest(rank, evaluator)
+        if id_ in evaluator.leaving:
+            self.returned(rank, [id_], evaluator.seen)
 
     def _kept(self, rank: int, ids: Iterable[int], now: float, known: Iterable[int] = ()) -> deque[int]:
         """Let a rank keep what its group still has, and leave the rest."""
@@ -378,3 +380,17 @@ class GroupDispatcher(Dispatcher):
                 "group": number,
             }
         )
+
+
+def make_dispatcher(options: SearchOptions, layout: Layout) -> Dispatcher:
+    """Return the dispatcher of a search."""
+    if not options.grouped:
+        return Dispatcher(options.limits, options.evaluator_silence, options.stopping)
+    return GroupDispatcher(
+        options.limits,
+        {rank: layout.hosts[rank] for rank in layout.members},
+        layout.groups,
+        len(layout.groups[0]),
+        options.evaluator_silence,
+        options.stopping,
+    )

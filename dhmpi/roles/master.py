@@ -26,7 +26,7 @@ from dhmpi.mpi.post import Message
 from dhmpi.mpi.protocol import Tag
 from dhmpi.mpi.world import World
 from dhmpi.options import SearchOptions, command_line
-from dhmpi.roles.dispatcher import Dispatcher
+from dhmpi.roles.groupdispatcher import make_dispatcher
 from dhmpi.roles.inbox import Inbox, Steering
 from dhmpi.roles.progress import Figures, Progress, summary
 from dhmpi.roles.recorder import Recorder
@@ -35,7 +35,7 @@ from dhmpi.roles.startup import Startup, in_words
 from dhmpi.roles.supply import NEWS_EVERY
 from dhmpi.rundirectory import prepare, source_digest
 from dhmpi.steering import OrderError
-from dhmpi.trials import Config
+from dhmpi.trials import RANKS, Config, rank_seconds
 
 log = logging.getLogger("dhmpi")
 
@@ -120,7 +120,7 @@ class Master(Role):
         self._started = started
         self._heir = heir
         self._deadline = _deadline(options, started)
-        self._dispatcher = Dispatcher(options.limits, options.evaluator_silence, options.stopping)
+        self._dispatcher = make_dispatcher(options, world.layout)
         self._progress = Progress(sys.stdout, in_terminal())
         self._tick = EverySeconds(TICK)
         self._sync = EverySeconds(SYNC)
@@ -135,7 +135,7 @@ class Master(Role):
         self._chaos = options.faults
         self._recorder: Recorder | None = None
         self._search_began = 0.0
-        self._startup = Startup(world.layout.leaders)
+        self._startup = Startup(world.layout.members)
         launch = world.launch
         self._directory = prepare(Path(launch.directory), options.resume, launch.token, heir)
         self._described = self._directory.described()
@@ -202,8 +202,8 @@ class Master(Role):
             self._bury(sorted(dead), now)
             self._say(f"rank {self._world.rank} on {self._host(self._world.rank)} is master now")
             self._world.tell_everybody(Tag.HEIR, protocol.Heir(history.n_asks))
-        for leader in layout.leaders:
-            self._set_up(leader)
+        for rank in layout.members:
+            self._set_up(rank)
         if self._heir and self._world.searcher_lives:
             self._searcher = self._world.searcher
             self._awaits_searcher = True  # what it has said before it heard of this master, it says again
@@ -219,9 +219,9 @@ class Master(Role):
         self._presence = history.presence
         self._n_killed = history.n_killed
         self._deadline = None if history.deadline is None else time.monotonic() + history.deadline - now
-        new = [outcome for outcome, _ in history.finished.values() if outcome.end >= history.began]
+        new = [item for item in history.finished.values() if item[0].end >= history.began]
         self._n_before = len(history.finished) - len(new)
-        self._busy_seconds = sum(outcome.elapsed for outcome in new)
+        self._busy_seconds = sum(rank_seconds(*item) for item in new)
         if history.last_stop:
             self._dispatcher.stop(history.last_stop, now)
 
@@ -310,6 +310,11 @@ class Master(Role):
     def _problem(self, info: protocol.ProblemInfo) -> None:
         """The searcher has loaded the problem: from here on the run is on record."""
         now = self._now()
+        if RANKS in info.hyperparameters and not self._options.grouped:
+            raise ProblemError(
+                f"{self._options.problem} has the hyperparameter {RANKS}: its configurations say how many ranks "
+                f"evaluate them, so add --evaluator group"
+            )
         if self._recorder is None:
             self._describe(info, now)
             self._record(info.hyperparameters, now)
@@ -516,14 +521,14 @@ class Master(Role):
     def _fill_vacancies(self, now: float) -> None:
         """Have spare ranks evaluate in the place of dead ones, and this one only if there is nobody else."""
         dead, layout, me = self._world.post.dead, self._world.layout, self._world.rank
-        n_dead = sum(leader in dead for leader in layout.leaders)
+        n_dead = sum(rank in dead for rank in layout.members)
         for spare in layout.spare:
             if len(self._recruits) < n_dead and spare not in dead and spare != me and spare not in self._recruits:
                 self._recruits.add(spare)
                 self._set_up(spare)
-        if me == layout.master and me in layout.leaders:
+        if me == layout.master and me in layout.members:
             return
-        others = [rank for rank in (*layout.leaders, *self._recruits) if rank not in dead and rank != me]
+        others = [rank for rank in (*layout.members, *self._recruits) if rank not in dead and rank != me]
         if any(rank not in self._refused for rank in others):
             self._dispatcher.retire(me, now)
         elif me in self._dispatcher.ranks:
@@ -555,7 +560,7 @@ class Master(Role):
             post.send(self._world.searcher, Tag.NEWS, news)
         if outcomes := dispatcher.take_outcomes():
             recorder.add(outcomes)
-            self._busy_seconds += sum(outcome.elapsed for outcome, _ in outcomes)
+            self._busy_seconds += sum(rank_seconds(*item) for item in outcomes)
         for remark in dispatcher.take_remarks():
             self._say(remark)
         if self._chaos is not None and self._chaos.rank_kill:
@@ -666,8 +671,8 @@ class Master(Role):
         self._dispatcher.leave(rank, now, reason)
         if rank in self._presence:
             self._presence[rank][1:] = [now]
-        leaders = {*self._world.layout.leaders, *self._recruits} - self._world.post.dead
-        if leaders <= self._refused.keys():
+        evaluators = {*self._world.layout.members, *self._recruits} - self._world.post.dead
+        if evaluators <= self._refused.keys():
             raise ProblemError(reason)
         self._fill_vacancies(now)
 

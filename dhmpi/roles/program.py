@@ -32,6 +32,8 @@ from dhmpi.trials import Config
 
 if TYPE_CHECKING:
     from dhmpi.evaluate import interface
+    from dhmpi.evaluate.group import GroupEvaluator
+    from dhmpi.evaluate.interface import EvaluationSpec
     from dhmpi.roles.master import Master
     from dhmpi.roles.searcher import SearchHost
 
@@ -106,7 +108,7 @@ def main(program: Program, arguments: Sequence[str] | None = None) -> int:
     signals = _Signals()
     # Before MPI is initialised: a process that forks afterwards may take a network's registered memory with it.
     began = time.monotonic()
-    keeper = Keeper.spawn() if options.evaluator == "process" or program.fits(options) else None
+    keeper = Keeper.spawn() if options.in_processes or program.fits(options) else None
     rank = _Rank(program, options, keeper, signals, started, (age, time.monotonic() - began))
     try:
         return rank.run()
@@ -145,11 +147,14 @@ class _Rank:
         self.signals = signals
         self.started = started
         self.startup = startup  # seconds until this program began, and to start the keeper
+        self.home = Path.cwd()
         self.world: world.World | None = None
+        self.group: GroupEvaluator | None = None  # evaluations in the main thread, while another one serves
 
     def run(self) -> int:
         try:
-            here = self.world = world.start(self.plan, self.choose, self.stage if self.options.stage else None)
+            stage = self.stage if self.options.stage else None
+            here = self.world = world.start(self.plan, self.choose, stage, self.options.grouped)
         except DhmpiError as error:
             return _refuse_early(self.program, error)
         if here.staged is not None and here.rank == 0:
@@ -158,8 +163,13 @@ class _Rank:
         crew = Crew(here.post, take_up, succeed, self.options.silence)
         code = 0
         try:
-            self.add_roles(here, crew)
-            serve(crew)
+            if self.options.grouped:
+                from dhmpi.evaluate.group import GroupEvaluator
+
+                self.group = GroupEvaluator()
+                self.group.work(lambda: self.play(here, crew))
+            else:
+                self.play(here, crew)
         except DhmpiError as error:
             if here.rank != here.master:
                 raise  # only the master has words for the user
@@ -182,6 +192,11 @@ class _Rank:
         code = world.finish(here, code, crew.together)
         return self.program.conclude(self.options) if concludes else code
 
+    def play(self, here: world.World, crew: Crew) -> None:
+        """Play this rank's roles to their end."""
+        self.add_roles(here, crew)
+        serve(crew)
+
     def choose(self) -> world.Launch:
         """Return the name of this launch and its run directory: on rank 0, for all."""
         token, options = new_id(), self.options
@@ -198,6 +213,8 @@ class _Rank:
         return layout.plan(
             hosts,
             searcher=not self.program.with_master,
+            ranks_per_eval=self.options.num_ranks_per_eval,
+            nodes_per_eval=self.options.num_nodes_per_eval,
             job_mode=self.options.job_mode,
             node_packing_count=self.options.node_packing_count,
             evals_per_node=self.options.num_evals_per_node,
@@ -258,10 +275,15 @@ class _Rank:
         master.begin()
 
     def evaluator(self, here: world.World) -> Role:
-        from dhmpi.roles.evaluator import Evaluator  # roles are imported by the ranks that play them
-
         options, host, backend = self.options, here.hosts[here.rank], functools.partial(self.backend, here)
         reports, startup = options.stopping is not None, (*self.startup, *here.startup)
+        if self.group is not None:
+            from dhmpi.roles.member import GRACE, Member
+
+            spec, grace = functools.partial(self.spec, here), min(options.grace, GRACE)
+            return Member(here, self.group, spec, options.eval_timeout, grace, options.silence, reports, startup)
+        from dhmpi.roles.evaluator import Evaluator  # roles are imported by the ranks that play them
+
         return Evaluator(
             here.post, host, backend, options.eval_timeout, here.clock_offset, options.silence, reports, startup
         )
@@ -284,7 +306,19 @@ class _Rank:
         return Master(here, options, self.program.module, search, self.signals.take, self.started, heir, ahead)
 
     def backend(self, here: world.World, setup: protocol.Setup) -> interface.Evaluator:
-        """Return where this rank's evaluations happen; an earlier launch may have left processes there."""
+        """Return where this rank's evaluations happen."""
+        spec = self.spec(here, setup)
+        if self.options.evaluator == "inline" or self.keeper is None:
+            from dhmpi.evaluate.inline import InlineEvaluator
+
+            return InlineEvaluator(spec)
+        from dhmpi.evaluate.process import ProcessEvaluator
+
+        self.keeper.name_run(setup.run_id)
+        return ProcessEvaluator(self.keeper, spec)
+
+    def spec(self, here: world.World, setup: protocol.Setup) -> EvaluationSpec:
+        """Return what this rank evaluates; an earlier launch may have left processes on its host."""
         if setup.resumed:
             platform.kill(platform.leftovers(setup.run_id, here.began))
         options = self.options
@@ -292,7 +326,7 @@ class _Rank:
 
         paths = {} if here.staged is None else here.staged.paths
         python = "python3" if options.container else moved(sys.executable, paths)
-        spec = EvaluationSpec(
+        return EvaluationSpec(
             run=moved_name(options.run, paths),
             run_directory=Path(setup.directory),
             run_id=setup.run_id,
@@ -310,17 +344,9 @@ class _Rank:
             problem=moved_name(options.problem, paths),
             wrap=options.wrapping,
             python=python,
-            home=moved(str(Path.cwd()), paths),
+            home=moved(str(self.home), paths),
             watched=options.stopping is not None,
         )
-        if options.evaluator == "inline" or self.keeper is None:
-            from dhmpi.evaluate.inline import InlineEvaluator
-
-            return InlineEvaluator(spec)
-        from dhmpi.evaluate.process import ProcessEvaluator
-
-        self.keeper.name_run(setup.run_id)
-        return ProcessEvaluator(self.keeper, spec)
 
     def search_host(self, here: world.World, begin: protocol.Begin) -> SearchHost:
         """Return where this rank's search lives."""
@@ -329,7 +355,7 @@ class _Rank:
         if self.keeper is None or self.program.with_master:
             return SearchHere()
         n_jobs = begin.spec.get("options", {}).get("n_jobs", 1)
-        return SearchProcess(self.keeper, begin, thread_variables(here.n_cpus if n_jobs == -1 else n_jobs))
+        return SearchProcess(self.keeper, begin, thread_variables(here.n_cpus if n_jobs == -1 else n_jobs), self.home)
 
 
 def _once(arguments: Sequence[str] | None) -> Sequence[str] | None:

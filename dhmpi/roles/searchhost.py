@@ -23,16 +23,18 @@ class SearchProcess:
     begin : protocol.Begin
     environment : mapping of str to str
         Variables for the process, besides the rank's own.
+    home : Path
+        Its working directory.
     """
 
     NAME = "search"
 
-    def __init__(self, keeper: Keeper, begin: protocol.Begin, environment: Mapping[str, str]) -> None:
+    def __init__(self, keeper: Keeper, begin: protocol.Begin, environment: Mapping[str, str], home: Path) -> None:
         self._keeper = keeper
         self._log = begin.log
         keeper.name_run(begin.run_id)
         environment = {**environment, RUN: begin.run_id}
-        keeper.start_child(self.NAME, "dhmpi.search.host", environment, Path.cwd(), begin.log)
+        keeper.start_child(self.NAME, "dhmpi.search.host", environment, home, begin.log)
 
     def send(self, message: dict[str, Any]) -> None:
         self._keeper.send(self.NAME, message)

@@ -1,0 +1,158 @@
+"""Evaluations of several ranks: whoever fails, hangs or dies in one of them, the others go on."""
+
+import os
+import signal
+from collections import Counter
+
+import pytest
+from test_ambs import HERE, n_finished, rows, wait_for
+
+from dhmpi import journal, replay
+
+GROUPED = ("--problem", HERE / "grouped.py", "--run", HERE / "grouped.py", "--seed", 1)
+MIXED = ("--problem", f"{HERE / 'grouped.py'}:MixedProblem", "--run", HERE / "grouped.py", "--seed", 1)
+
+only_openmpi = pytest.mark.parametrize("mpi", ["openmpi"], indirect=True)  # the other cannot survive deaths
+only_mpich = pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
+
+
+def check_complete(directory, n):
+    """Every trial finished, once, on ranks that had nothing else to do."""
+    table = rows(directory)
+    assert sorted(int(row["trial"]) for row in table) == list(range(n))
+    history = journal.replay(directory / "journal")
+    assert history.ended
+    assert not history.unfinished
+    spans = {}
+    for outcome, trial in history.finished.values():
+        for rank in trial.ranks:
+            spans.setdefault(rank, []).append((outcome.start, outcome.end))
+    for times in spans.values():
+        times.sort()
+        assert all(end <= begin + 1e-3 for (_, end), (begin, _) in zip(times, times[1:]))
+    assert replay.main([str(directory), "--only", "dispatcher"]) == 0
+    return {int(row["trial"]): row for row in table}
+
+
+def test_a_group_survives_members_that_raise_or_hang(run, tmp_path):
+    directory = tmp_path / "run"
+
+    ended = run(
+        5, "random", *GROUPED, "--max-evals", 12, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        "--eval-timeout-minutes", 0.025, environment={"GROUPED": "raise@1,unequal@2,hang@4"},
+    )  # fmt: skip
+
+    assert ended.code == 0, ended.err
+    table = check_complete(directory, 12)
+    assert Counter(row["status"] for row in table.values()) == {"done": 9, "failed": 2, "timeout": 1}
+    assert table[4]["status"] == "timeout"
+    assert {row["m:ranks"] for row in table.values()} == {"1-2", "3-4"}
+    assert {row["m:size"] for row in table.values()} == {"2", ""}
+    assert all(float(row["objective"]) <= float(row["x"]) for row in table.values() if row["objective"])
+    finished = journal.replay(directory / "journal").finished
+    assert finished[1][0].reason.startswith("the function raised ValueError: no luck\non rank ")
+    assert "no luck" in finished[2][0].reason or "another reason" in finished[2][0].reason
+    (task,) = directory.glob("task0_*")
+    assert "trial 0 on rank 0 of 2" in (task / "task0.out").read_text()
+    assert "trial 0 on rank 1 of 2" in (task / "task0.1.out").read_text()
+
+
+def test_configurations_say_how_many_ranks_they_want(run, tmp_path):
+    directory = tmp_path / "run"
+
+    ended = run(6, "random", *MIXED, "--max-evals", 25, "--evaluator", "group", "--log-dir", directory)
+
+    assert ended.code == 0, ended.err
+    table = check_complete(directory, 25)
+    assert all(row["m:size"] == row["num_ranks"] for row in table.values())
+    assert {row["num_ranks"] for row in table.values()} == {"1", "2", "4"}
+
+
+@only_openmpi
+def test_members_and_leaders_may_die(run, tmp_path):
+    directory = tmp_path / "run"
+
+    ended = run(
+        8, "random", *GROUPED, "--max-evals", 20, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        environment={"GROUPED": "die@1,leader dies@6", "GROUPED_SECONDS": "0.1"},
+    )  # fmt: skip
+
+    assert ended.code == 0, ended.err
+    table = check_complete(directory, 20)
+    assert {row["status"] for row in table.values()} == {"done"}
+    assert table[1]["attempt"] == table[6]["attempt"] == "1"
+    assert "2 ranks died" in ended.out
+    assert sum(int(row["attempt"]) for row in table.values()) == 2  # the other groups never noticed
+
+
+@only_openmpi
+def test_the_master_may_die_while_groups_evaluate(start, tmp_path):
+    directory = tmp_path / "run"
+    launch = start(
+        6, "random", *GROUPED, "--max-evals", 30, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        environment={"GROUPED_SECONDS": "0.2"},
+    )  # fmt: skip
+    wait_for(lambda: n_finished(directory) >= 4)
+
+    os.kill(launch.rank(0), signal.SIGKILL)
+    ended = launch.wait()
+
+    assert ended.code == 0, ended.err
+    check_complete(directory, 30)
+    assert "Rank 1 on" in ended.out
+
+
+@pytest.mark.large
+@only_openmpi
+def test_a_member_that_cannot_be_freed_ends_and_counts_as_lost(run, tmp_path):
+    directory = tmp_path / "run"
+
+    ended = run(
+        7, "random", *GROUPED, "--max-evals", 12, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        "--eval-timeout-minutes", 0.02, "--grace-minutes", 0.02,
+        environment={"GROUPED": "ignore@1", "GROUPED_SECONDS": "0.5"},
+    )  # fmt: skip
+
+    assert ended.code == 0, ended.err
+    table = check_complete(directory, 12)
+    assert table[1]["status"] == "timeout"
+    assert "could not be freed" in journal.replay(directory / "journal").finished[1][0].reason
+    assert "1 rank died" in ended.out
+
+
+@pytest.mark.large
+@only_mpich
+def test_where_deaths_are_not_survived_the_run_is_resumed_after_such_a_timeout(run, tmp_path):
+    directory = tmp_path / "run"
+    words = (
+        "random", *GROUPED, "--max-evals", 12, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        "--eval-timeout-minutes", 0.02, "--grace-minutes", 0.02,
+    )  # fmt: skip
+    environment = {"GROUPED": "ignore@1", "GROUPED_SECONDS": "1"}
+
+    first = run(5, *words, environment=environment)
+    second = run(5, *words, "--resume", environment=environment)
+
+    assert first.code != 0
+    assert "cannot be ended otherwise" in first.err
+    assert second.code == 0, second.err
+    assert {int(row["trial"]): row["status"] for row in rows(directory)}[1] == "timeout"
+    assert len(rows(directory)) == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((*GROUPED, "--num-ranks-per-eval", 3), "no evaluator of 3 ranks"),
+        ((*MIXED, "--run", HERE / "slow.py"), "has the hyperparameter num_ranks"),
+        (GROUPED, "needs a communicator"),
+    ],
+    ids=["too few ranks", "no groups for num_ranks", "no groups for comm"],
+)
+@only_openmpi
+def test_what_cannot_work_is_refused_at_the_start(run, tmp_path, words, sentence):
+    ended = run(0, "random", *words, "--max-evals", 4, "--log-dir", tmp_path / "run")
+
+    assert ended.code == 2
+    assert sentence in ended.err
+    assert not (tmp_path / "run").exists()
