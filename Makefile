@@ -13,7 +13,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 RUN := $(VENV)/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-nas horovod test test-fast test-large test-horovod test-slurm lint format \
+.PHONY: help demo demo-nas demo-horovod horovod test test-fast test-large test-horovod test-slurm lint format \
 	bench bench-faults bench-nas bench-ppo bench-quality venv clean
 
 help:  ## list the targets
@@ -30,6 +30,11 @@ demo-nas: $(VENV)/base $(VENV)/tensorflow  ## search networks for handwritten di
 	$(RUN) dhmpi.launch -n 4 nas.post $$runs/random --top 3 --repeat 1 --epochs 40; \
 	$(RUN) dhmpi.launch -n 4 regevo $$problem --population-size 15 --sample-size 4 --log-dir $$runs/regevo; \
 	$(RUN) dhmpi.launch -n 4 nas.post $$runs/regevo --top 3 --repeat 1 --epochs 40
+
+demo-horovod: $(VENV)/base $(VENV)/horovod  ## tune data-parallel training, on 6 ranks in groups of 2, in a few minutes
+	$(RUN) dhmpi.launch -n 8 ambs --problem dhmpi.benchmark.hps.digits_parallel.Problem \
+	    --run dhmpi.benchmark.hps.digits_parallel.run --num-ranks-per-eval 2 --max-evals 30 --seed 1 \
+	    --workflow demo --name digits-parallel
 
 horovod: $(VENV)/horovod  ## build Horovod for TensorFlow and this MPI, in minutes, and keep its wheel: then in seconds
 

@@ -35,7 +35,7 @@ class Team(MPI.Intracomm):
     broken: bool
     """Whether an operation was interrupted."""
 
-    def __new__(cls, comm: MPI.Intracomm) -> Team:
+    def __new__(cls, comm: MPI.Intracomm | None = None) -> Team:  # without one mpi4py makes what Dup returns
         team = super().__new__(cls, comm)
         team.broken = False
         return team

@@ -119,6 +119,7 @@ def joined(comm: Any, backend: str | None = None) -> Iterator[Group]:
         yield ALONE
         return
     group = _Ranks(comm)
+    dhmpi.trial().on_abandon(group.free)
     try:
         hvd = horovod() if backend != "mpi4py" else None
         if backend == "horovod" and hvd is None:
