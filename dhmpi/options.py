@@ -446,7 +446,7 @@ class ModelOptions(SearchOptions):
 
     surrogate_model: str = option(
         "auto",
-        "model of the objective; auto: a Gaussian process while trials are few, then forests; DUMMY: none, random "
+        "model of the objective; auto: the best by measurement, a Gaussian process (GP); DUMMY: none, random "
         "configurations",
         "how to search",
         choices=SURROGATES,
@@ -718,7 +718,7 @@ class AgeboOptions(EvolutionOptions, ModelOptions):
 
     surrogate_model: str = option(
         "auto",
-        "model of the objective by the hyperparameters; auto: a Gaussian process while trials are few, then forests; "
+        "model of the objective by the hyperparameters; auto: a Gaussian process (GP); "
         "DUMMY: none, random hyperparameters",
         "how to search",
         choices=SURROGATES,
