@@ -1,6 +1,7 @@
 """``python -m benchmarks [NAME ...]``: measure, and print tables; all figures of a table come from one run.
 
-``make bench`` runs all of them.  Names: dispatcher, dispatch, utilisation, waiting, simulation, idle, memory, start.
+``make bench`` runs all of them.  Names: dispatcher, dispatch, utilisation, waiting, simulation, groups, idle,
+memory, start.
 """
 
 from __future__ import annotations
@@ -230,6 +231,36 @@ def utilisation_of(evaluations: Sequence[tuple[str, str, str]]) -> float:
     spans = [(float(start), float(end)) for _, start, end in evaluations]
     length = max(end for _, end in spans) - min(start for start, _ in spans)
     return sum(end - start for start, end in spans) / (len({rank for rank, _, _ in evaluations}) * length)
+
+
+def bench_groups() -> None:
+    """What an evaluation of several ranks costs, from the master's decision to its record."""
+    table = Table(
+        "ranks of an evaluation", "communicator", "p50 ms", "p90 ms", "target p50",
+        title="A null evaluation of several ranks, from 'placed' to 'finished' in the journal",
+    )  # fmt: skip
+    for k in (2, 4):
+        spans: dict[bool, list[float]] = {True: [], False: []}
+        with tempfile.TemporaryDirectory() as scratch:
+            directory = Path(scratch) / "run"
+            words = ("--problem", NULL[1], "--run", "benchmarks.null.run_together", "--max-evals", 600)
+            mpiexec(
+                k + 1, "dhmpi.random", *words, "--num-ranks-per-eval", k, "--task-dirs", "none", "--log-dir", directory
+            )
+            seen: set[int] = set()
+            placed: dict[int, tuple[float, bool]] = {}
+            for event in journal.events(directory / "journal"):
+                if event["e"] == "placed":
+                    placed[event["trial"]] = (event["t"], event["group"] not in seen)
+                    seen.add(event["group"])
+                elif event["e"] == "finished":
+                    began, new = placed[event["trial"]]
+                    spans[new].append(1e3 * (event["t"] - began))
+        for new, name, target in ((False, "known", "5"), (True, "new", "20")):
+            ordered = sorted(spans[new][10:])
+            p90 = ordered[int(0.9 * len(ordered))]
+            table.add_row(str(k), name, f"{statistics.median(ordered):.2f}", f"{p90:.2f}", target if k == 4 else "")
+    console.print(table)
 
 
 def bench_idle() -> None:

@@ -6,6 +6,8 @@ import os
 import time
 from typing import Any
 
+import dhmpi
+
 SECONDS = float(os.environ.get("BENCH_SECONDS", "0"))
 NAMES = tuple(f"x{i}" for i in range(10))
 
@@ -25,4 +27,11 @@ def run(config: dict[str, Any]) -> float:
     """Return a square, after sleeping for BENCH_SECONDS."""
     if SECONDS:
         time.sleep(SECONDS)
+    return config["x1"] ** 2
+
+
+def run_together(config: dict[str, Any], comm: Any) -> float:
+    """Return a square; every third evaluation fails, so that the next one's communicator is a new one."""
+    if dhmpi.trial().id % 3 == 2:
+        raise RuntimeError("on purpose")
     return config["x1"] ** 2

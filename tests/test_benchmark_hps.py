@@ -15,7 +15,7 @@ from dhmpi.search.uniform import UniformSearch
 PACKAGE = "dhmpi.benchmark.hps"
 NAMES = (
     *("polynome2", "toy.problem_basic_1", "toy.problem_cond_1", "toy.problem_forbidden_1"),
-    *("digits", "digits_mlp", "digits_parallel"),
+    *("digits", "digits_mlp", "digits_parallel", "poisson"),
 )
 
 
@@ -48,7 +48,7 @@ def test_other_attributes_are_missing_as_usual(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_evaluation_does_not_pay_for_the_space(name):
-    allowed = {"digits": {"numpy", "sklearn", "scipy", "rich"}}.get(name, set())
+    allowed = {"digits": {"numpy", "sklearn", "scipy", "rich"}, "poisson": {"numpy"}}.get(name, set())
     heavy = {"ConfigSpace", "numpy", "scipy", "sklearn", "keras", "tensorflow", "mpi4py", "rich"} - allowed
     program = f"import sys; from {PACKAGE}.{name} import run; print(sorted({heavy!r} & sys.modules.keys()))"
 
@@ -175,6 +175,16 @@ def test_digits_mlp_learns(layers):
     assert 0.8 < objective <= 1.0
     assert set(metrics) == {"test_loss", "train_accuracy", "train_loss", "parameters"}
     assert check(run(config))[0] == pytest.approx(objective)
+
+
+def test_poisson_is_solved_and_worth_tuning():
+    run = load_run(f"{PACKAGE}.poisson.run")
+
+    slow = run({"omega": 1.6, "sweeps_per_exchange": 1, "sweeps_per_check": 16})
+    fast = run({"omega": 1.9, "sweeps_per_exchange": 1, "sweeps_per_check": 16})
+
+    assert 3 * fast["sweeps"] < slow["sweeps"]
+    assert fast["middle"] == pytest.approx(0.0737, abs=2e-4)  # the series of the exact solution
 
 
 @pytest.mark.tensorflow

@@ -156,3 +156,13 @@ def test_what_cannot_work_is_refused_at_the_start(run, tmp_path, words, sentence
     assert ended.code == 2
     assert sentence in ended.err
     assert not (tmp_path / "run").exists()
+
+
+def test_every_operation_of_the_communicator_works(run, tmp_path):
+    directory = tmp_path / "run"
+    words = ("--problem", HERE / "grouped.py", "--run", HERE / "operations.py", "--num-ranks-per-eval", 3)
+
+    ended = run(4, "random", *words, "--max-evals", 3, "--log-dir", directory)
+
+    assert ended.code == 0, ended.err
+    assert [(row["status"], row["m:ranks"]) for row in rows(directory)] == [("done", "1-3")] * 3
