@@ -47,9 +47,9 @@ class StandIn(UniformSearch):
 
     def ask(self, n: int, replacing: Iterable[int] = ()) -> list[Proposal]:
         proposals = super().ask(n, replacing)
-        self.informed = self.next_key > self._n_design and self.n_told > 0
+        self.informed = self.next_key > self._n_design
         patience = self._entry.patience(self.n_told)
-        if self.informed and patience and self.n_told > self._fitted_at * (1 + patience):
+        if self.informed and self.n_told and patience and self.n_told > self._fitted_at * (1 + patience):
             self._fitted_at = self.n_told
             self.n_fits += 1
         return proposals

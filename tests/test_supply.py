@@ -20,7 +20,8 @@ def greedy(n_evaluators=4):
     """Return a supply whose evaluators have just started 1000 trials in 0.02 s."""
     supply = Supply(1_000_000)
     supply.hear(news(n_evaluators=n_evaluators, n_wanted=1_000_000), 0.0)
-    supply.hear(news(started=range(1000, 2000), n_evaluators=n_evaluators, n_wanted=1_000_000), 0.02)
+    done = news(started=range(1000, 2000), n_evaluators=n_evaluators, n_wanted=1_000_000, duration=1e-6)
+    supply.hear(done, 0.02)
     return supply
 
 
@@ -89,7 +90,8 @@ def test_a_slow_search_is_asked_for_what_it_can_give_in_a_short_time():
     for i in range(9):  # it takes 20 ms for a proposal
         ask = supply.next_ask()
         answer(supply, ask, 10_000 * i, seconds=0.02 * ask.n)
-        supply.hear(news(told=10, started=range(10_000 * i, 10_000 * i + ask.n), n_wanted=1_000_000), 0.1 + i)
+        started = range(10_000 * i, 10_000 * i + ask.n)
+        supply.hear(news(told=10, started=started, n_wanted=1_000_000, duration=1e-6), 0.1 + i)
 
     assert ask.n == LONGEST_ASK / 0.02
 

@@ -74,6 +74,22 @@ def test_evaluators_do_not_wait_for_a_slow_model(problem):
     assert run.utilisation > 0.85
 
 
+@pytest.mark.parametrize("n_evaluators", [16, 64])
+def test_a_model_is_used_as_soon_as_anything_is_known(problem, n_evaluators):
+    """Long evaluations all begin before the first ends: what was proposed meanwhile must not keep the model waiting."""
+    search = ModelBasedSearch(problem.space, 1, n_evaluators=n_evaluators, max_evals=10**6, surrogate_model="ET")
+
+    run = simulate(
+        search, Limits(3 * n_evaluators), n_evaluators, objective, lambda config, rng: float(rng.normal(60, 10))
+    )
+
+    started = [event["key"] for event in run.events if event["e"] == "placed"]
+    last_blind = max(thought.asked.n for thought in run.thoughts if not thought.asked.n_told)
+    assert search.n_fits > 0
+    assert sum(thought.asked.n for thought in run.thoughts if not thought.asked.n_told) <= 2 * n_evaluators
+    assert max(started) > last_blind  # some were proposed by the model
+
+
 def test_short_evaluations_are_placed_in_advance(problem):
     def short(config, rng):
         return 0.01

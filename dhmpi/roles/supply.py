@@ -138,5 +138,7 @@ class Supply:
 
     def _demand(self) -> float:
         """Return the trials per second that evaluators would start if they never waited."""
+        if self._duration is None:
+            return 0.0  # nothing has finished: what was started were the first ones, and nobody wants a second yet
         seen = GROWTH * self._rate
-        return seen if not self._duration else min(seen, self.n_evaluators / self._duration)
+        return min(seen, self.n_evaluators / self._duration) if self._duration else seen

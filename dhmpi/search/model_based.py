@@ -75,7 +75,8 @@ class ModelBasedSearch(SpaceSearch):
 
     def _select(self, n: int, taken: Taken, replacing: frozenset[int], rng: np.random.Generator) -> np.ndarray:
         chosen = taken.of(self._design, n).reshape(-1, self.encoding.n_dims)
-        self.informed = len(chosen) < n and self._chooser.knows
+        # Also what is random because nothing is known yet: asked again later, the model would propose better.
+        self.informed = len(chosen) < n
         # If all that is left is asked for, there is nothing to choose.
         if len(chosen) < n < self.size - len(self._told):
             pending = np.concatenate([self._pending_rows(replacing), chosen])
