@@ -64,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dhmpi.load import load_problem, load_run  # late: --help imports nothing that takes time
 
         problem = load_problem(options.problem)
-        run = load_run(options.run)
+        from dhmpi.mpi.teams import alone
+
+        run = alone(load_run(options.run))
         config = choose(problem, options.starting_point, options.random, options.changes)
     except DhmpiError as error:
         print(f"dhmpi.check: {error}", file=sys.stderr)

@@ -62,8 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             config = changed(load_problem(described["problem"]), config, options.changes)
         from dhmpi.load import load_run
+        from dhmpi.mpi.teams import alone
 
-        run = load_run(described["function"])
+        run = alone(load_run(described["function"]))
     except DhmpiError as error:
         print(f"dhmpi.rerun: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -179,3 +179,16 @@ def test_it_is_a_program(study, body, code):
 
     assert done.returncode == code
     assert "Space" in done.stdout
+
+
+def test_a_function_of_several_ranks_gets_a_communicator_of_one(tmp_path):
+    file = tmp_path / "study.py"
+    file.write_text(
+        "from dhmpi.problem import HpProblem\n"
+        "Problem = HpProblem()\nProblem.add_hyperparameter((0.0, 1.0), 'x')\n"
+        "def run(config, comm):\n    return comm.allreduce(config['x']) / comm.size\n"
+    )
+
+    done = subprocess.run([sys.executable, "-m", "dhmpi.check", file, file], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dhmpi.errors import ProblemError
+from dhmpi.load import takes_comm
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -16,6 +20,25 @@ MAX_TAG = 32767
 
 class TeamLostError(Exception):
     """A communicator could not be made, since a member died."""
+
+
+def alone(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a run function that gets, if it takes one, the communicator of this process alone.
+
+    Raises
+    ------
+    ProblemError
+        If it takes one and MPI cannot be used here.
+    """
+    if not takes_comm(run):
+        return run
+    try:
+        from mpi4py import MPI
+
+        from dhmpi.mpi.interruptible import Team
+    except (ImportError, RuntimeError) as error:
+        raise ProblemError(f"the run function takes a communicator, and there is no MPI here: {error}") from error
+    return functools.partial(run, comm=Team(MPI.COMM_SELF))
 
 
 class Teams:
