@@ -391,7 +391,7 @@ class Forest(Surrogate):
             n_jobs=self.n_jobs,
             random_state=int(rng.integers(1 << 31)),
         ).fit(features, objectives)
-        trees = [estimator.tree_ for estimator in self._forest.estimators_]
+        self._trees = trees = [estimator.tree_ for estimator in self._forest.estimators_]
         self._first_node = np.cumsum([0, *(tree.node_count for tree in trees[:-1])])
         self._count = np.concatenate([tree.weighted_n_node_samples for tree in trees])
         self._sum = np.concatenate([tree.value[:, 0, 0] for tree in trees]) * self._count
@@ -406,7 +406,9 @@ class Forest(Surrogate):
 
     def leaves(self, features: np.ndarray) -> np.ndarray:
         """Return the number of the leaf of each point in each tree, counted through all trees."""
-        return self._forest.apply(features) + self._first_node
+        # The forest's own method checks its input anew for every tree, which takes longer than the trees do.
+        x = np.ascontiguousarray(features, dtype=np.float32)
+        return np.stack([tree.apply(x) for tree in self._trees], axis=1) + self._first_node
 
 
 class _ForestPosterior(Posterior):
@@ -564,13 +566,17 @@ class Feasibility:
         from sklearn.ensemble import ExtraTreesClassifier  # a second to import
 
         # Each split is the best of one a feature: what an evaluation needs is often a matter of few hyperparameters.
-        self._model: Any = ExtraTreesClassifier(
-            n_estimators=50, max_features=None, min_samples_leaf=2, random_state=int(rng.integers(1 << 31))
+        model = ExtraTreesClassifier(
+            n_estimators=30, max_features=None, min_samples_leaf=2, random_state=int(rng.integers(1 << 31))
         ).fit(features, succeeded)
+        self._trees: list[Any] = [estimator.tree_ for estimator in model.estimators_]
 
     def probability(self, candidates: np.ndarray) -> np.ndarray:
         """Return the probability of success of each candidate, in [0, 1], shape (n_candidates,)."""
-        return self._model.predict_proba(candidates)[:, 1]
+        x = np.ascontiguousarray(candidates, dtype=np.float32)
+        # Weights of both classes in the leaf of each tree, shape (n_trees, n_candidates, 2).
+        weights = np.stack([tree.predict(x).reshape(len(x), 2) for tree in self._trees])
+        return (weights[:, :, 1] / weights.sum(axis=2)).mean(axis=0)
 
 
 def surrogate(name: str, groups: np.ndarray, n_jobs: int) -> Surrogate:
