@@ -108,13 +108,13 @@ def test_a_member_that_cannot_be_freed_ends_and_counts_as_lost(run, tmp_path):
     directory = tmp_path / "run"
 
     ended = run(
-        7, "random", *GROUPED, "--max-evals", 12, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        7, "random", *GROUPED, "--max-evals", 24, "--num-ranks-per-eval", 2, "--log-dir", directory,
         "--eval-timeout-minutes", 0.02, "--grace-minutes", 0.02,
         environment={"GROUPED": "ignore@1", "GROUPED_SECONDS": "0.5"},
     )  # fmt: skip
 
     assert ended.code == 0, ended.err
-    table = check_complete(directory, 12)
+    table = check_complete(directory, 24)
     assert table[1]["status"] == "timeout"
     assert "could not be freed" in journal.replay(directory / "journal").finished[1][0].reason
     assert "1 rank died" in ended.out
