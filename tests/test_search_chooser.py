@@ -88,6 +88,20 @@ def test_a_gaussian_posterior_that_was_kept_up_to_date_is_that_of_all_points():
     assert np.allclose(posterior.std, np.sqrt(np.maximum(variance, 1e-12)), atol=1e-5)
 
 
+def test_many_points_that_are_pretended_are_as_if_they_were_pending():
+    model, candidates = fitted("GP"), points(100, seed=1)
+    one_by_one = model.posterior(candidates, points(0), None)
+    for i in range(70):
+        one_by_one.pretend(i, None)
+    one_by_one.learn([(5, 1.0)])
+
+    at_once = model.posterior(candidates, candidates[:70], None)
+    at_once.learn([(5, 1.0)])
+
+    assert np.allclose(one_by_one.mean, at_once.mean, atol=1e-5)
+    assert np.allclose(one_by_one.std, at_once.std, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["GP", "ET", "RF", "GBRT"])
 def test_a_posterior_has_the_same_order_whether_candidates_come_at_once_or_later(name):
     model, candidates = fitted(name), points(40, seed=1)

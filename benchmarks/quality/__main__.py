@@ -96,6 +96,11 @@ def _play(out: object, search: str, name: str, evaluators: int, budget: int, see
     except ImportError as error:
         console.print(f"{name} is left out: {error}")
         return
+    except Exception as error:  # a peer that breaks must not end hours of measuring
+        if SEARCHERS[search].module == "dhmpi":
+            raise
+        console.print(f"{search} gave up on {name} with seed {seed}: {error!r}")
+        return
     # A finite space may be exhausted before the budget is.
     at = [min(max(1, math.ceil(fraction * budget)), len(played.values)) - 1 for fraction in FRACTIONS]
     values = [float(played.values[i]) for i in at]

@@ -280,7 +280,7 @@ class _GaussianPosterior(Posterior):
         self._kernel, self._first, n = kernel, len(x), len(x) + len(pending)
         self._n, room = n, n + _ROOM
         points = np.concatenate([x, pending]) / kernel.scales
-        self._factor, self._z = np.zeros((room, room), order="F"), np.zeros(room)
+        self._factor, self._z = np.eye(room, order="F"), np.zeros(room)
         self._factor[:n, :n] = _cholesky(kernel(points, points), kernel.noise)
         self._z[: len(x)] = z
         self._points = points
@@ -301,7 +301,9 @@ class _GaussianPosterior(Posterior):
         # Condition on one more point: a rank-one update of the posterior covariance.
         n, kernel = self._n, self._kernel
         if n == len(self._z):
-            self._factor = np.pad(self._factor, (0, _ROOM)).copy(order="F")
+            factor = np.eye(n + _ROOM, order="F")
+            factor[:n, :n] = self._factor
+            self._factor = factor
             self._z, self._whitened = np.pad(self._z, (0, _ROOM)), np.pad(self._whitened, ((0, _ROOM), (0, 0)))
         point = self._candidates[index : index + 1]
         row = self._whitened[:n, index].copy()
@@ -338,7 +340,8 @@ class _GaussianPosterior(Posterior):
         return linalg.solve_triangular(self._factor[:n, :n], right, lower=True, check_finite=False)
 
     def _update(self) -> None:
-        self.mean = self._solved(self._z[: self._n]) @ self._whitened[: self._n]
+        # The room that is left is an identity matrix, so that the factor need not be copied.
+        self.mean = linalg.blas.dtrsv(self._factor, self._z, lower=1)[: self._n] @ self._whitened[: self._n]
         self._update_std()
 
     def _update_std(self) -> None:
