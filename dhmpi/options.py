@@ -397,8 +397,10 @@ class SearchOptions:
             raise OptionError("--stage-to and --keep-staged need --stage, which says what is copied")
         if self.stage is not None and not self.staging:
             raise OptionError("--stage names nothing to copy")
-        if self.stage is not None and self.evaluator == "inline":
-            raise OptionError("--stage needs --evaluator process: the rank itself has begun with the originals")
+        if self.stage is not None and not self.in_processes:
+            raise OptionError(
+                "--stage needs evaluations in processes: the ranks themselves have begun with the originals"
+            )
         if external.is_external(self.run):
             external.Program(self.run)
             if self.evaluator == "inline":

@@ -65,16 +65,16 @@ def test_a_model_beats_random_configurations(problem):
 
 def test_evaluators_do_not_wait_for_a_slow_model(problem):
     """A fit of half an evaluation's length costs nothing but the beginning: its answer is ahead when it is wanted."""
-    search = ModelBasedSearch(problem.space, 1, n_evaluators=8, max_evals=200, surrogate_model="ET")
+    search = ModelBasedSearch(problem.space, 1, n_evaluators=8, max_evals=140, surrogate_model="ET")
 
-    run = simulate(search, Limits(200), 8, objective, lognormal, ask_seconds=lambda n_told, n: 0.5)
+    run = simulate(search, Limits(140), 8, objective, lognormal, ask_seconds=lambda n_told, n: 0.5)
 
     waited = [event["t"] for event in run.events if event["e"] == "placed" and event["trial"] > 8]
-    assert len(waited) == 191
+    assert len(waited) == 131
     assert run.utilisation > 0.85
 
 
-@pytest.mark.parametrize("n_evaluators", [16, 64])
+@pytest.mark.parametrize("n_evaluators", [16, pytest.param(64, marks=pytest.mark.large)])
 def test_a_model_is_used_as_soon_as_anything_is_known(problem, n_evaluators):
     """Long evaluations all begin before the first ends: what was proposed meanwhile must not keep the model waiting."""
     search = ModelBasedSearch(problem.space, 1, n_evaluators=n_evaluators, max_evals=10**6, surrogate_model="ET")
