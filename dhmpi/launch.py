@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dhmpi import restarts
-from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, OptionError
+from dhmpi import platform, restarts
+from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, DhmpiError, OptionError
 from dhmpi.external import is_external
 from dhmpi.load import load_run
 from dhmpi.mpi.environment import TERMINAL_VARIABLE
@@ -253,21 +253,26 @@ class _Job:
         ----------
         ended : callable, optional
             Whether what was launched has done its work; asked now and then.  A launcher that goes on long after that
-            is killed, and the exit code is 0.
+            is killed, and the exit code is 0.  So is one that has neither ranks nor daemons left to wait for (seen of
+            Open MPI 5.0.11 in one of some twenty jobs whose ranks all left at once); then it is `EXIT_LOST`.
         """
         process = self._process = subprocess.Popen(command, env=self._environment)
-        n_ended = 0
+        n_ended, n_alone, had_children = 0, 0, False
         while True:
             try:
-                code = process.wait(None if ended is None else ASK_EVERY)
+                code = process.wait(ASK_EVERY)
             except subprocess.TimeoutExpired:
                 n_ended += ended is not None and ended()
-                if n_ended <= PATIENCE:
+                alone = not platform.children(process.pid)
+                had_children |= not alone
+                n_alone = n_alone + 1 if alone and had_children else 0
+                if max(n_ended, n_alone) <= PATIENCE:
                     continue
-                print("dhmpi.launch: the search has ended and the launcher has not: it is killed", flush=True)
+                what = "the search has ended and" if n_ended > PATIENCE else "nothing is left that it started, and"
+                print(f"dhmpi.launch: {what} the launcher has not ended: it is killed", flush=True)
                 process.kill()
                 process.wait()
-                return 0
+                return 0 if n_ended > PATIENCE else EXIT_LOST
             return 128 - code if code < 0 else code
 
     def _forward(self, number: int, frame: Any) -> None:

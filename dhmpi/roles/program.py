@@ -22,7 +22,7 @@ from dhmpi import platform
 from dhmpi.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_LOST, DhmpiError
 from dhmpi.evaluate.process import Keeper
 from dhmpi.mpi import binding, layout, protocol, world
-from dhmpi.mpi.environment import fault_tolerant, gpu_variable, gpus, launcher_rank
+from dhmpi.mpi.environment import fault_tolerant, gpu_variable, gpus, launcher_rank, launcher_size
 from dhmpi.mpi.post import RankLostError
 from dhmpi.options import SearchOptions, parse
 from dhmpi.roles.role import Crew, DeclaredDeadError, OtherRankBrokenError, Role, Spare, serve
@@ -383,8 +383,8 @@ def _refuse_early(program: Program, error: DhmpiError) -> int:
     """Say what is wrong on one rank; all ranks know it, and none has begun."""
     if launcher_rank() == 0:
         print(f"{program.module}: error: {error}", file=sys.stderr, flush=True)
-    else:
-        time.sleep(OTHERS_WAIT)
+    else:  # one after another: an Open MPI that loses many at once may wait for ever (seen in one of twelve jobs)
+        time.sleep(OTHERS_WAIT * (1 + launcher_rank() / max(launcher_size() or 1, 1)))
     if world.started() and fault_tolerant():
         world.leave(EXIT_BAD_INPUT)  # to finalise MPI, ranks would wait for each other
     return EXIT_BAD_INPUT

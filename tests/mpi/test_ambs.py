@@ -86,6 +86,7 @@ def test_thirty_three_ranks_share_the_work(run, tmp_path):
     assert {int(row["rank"]) for row in table} == set(range(2, 33))
 
 
+@either
 def test_every_misdeed_of_a_function_is_an_outcome(run, tmp_path):
     directory = tmp_path / "run"
 
@@ -128,7 +129,7 @@ def test_a_finite_space_is_exhausted_cleanly(run, tmp_path):
     assert "the space is exhausted" in ended.out
 
 
-@pytest.mark.parametrize("n_kills", [4, pytest.param(10, marks=pytest.mark.large)])
+@pytest.mark.parametrize("n_kills", [3, pytest.param(10, marks=pytest.mark.large)])
 def test_killed_at_random_moments_it_resumes_until_done(start, tmp_path, n_kills):
     directory = tmp_path / "run"
     rng = np.random.default_rng(7)
@@ -172,10 +173,10 @@ def test_the_time_limit_drains_and_names_the_command_to_resume(run, tmp_path):
     directory = tmp_path / "run"
     words = (*SLOW, "--log-dir", directory, "--max-evals", 10_000)
 
-    ended = run(3, "ambs", *words, "--time-limit-minutes", 0.1)
+    ended = run(3, "ambs", *words, "--time-limit-minutes", 0.25)
 
     assert ended.code == 0, ended.err
-    assert ended.seconds < 20
+    assert ended.seconds < 30
     assert re.search("the time limit is (near|reached)", ended.out)  # on a crowded machine it takes long to start
     assert "--resume" in ended.out
     history = journal.replay(directory / "journal")
