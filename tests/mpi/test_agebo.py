@@ -3,11 +3,12 @@
 import re
 
 import pytest
-from test_ambs import CHEAP, HERE, POLYNOME2, rows
+from test_ambs import CHEAP, HERE, POLYNOME2, either, rows
 
 JOINT = ("--problem", HERE / "joint.py", "--run", HERE / "joint.py", "--evaluator", "inline")
 
 
+@either
 def test_architecture_and_hyperparameters_are_searched_also_after_a_break_and_the_same_in_a_replay(run, tmp_path):
     directory = tmp_path / "run"
     words = ("agebo", *JOINT, "--population-size", 10, "--sample-size", 4, "--seed", 1, "--log-dir", directory)

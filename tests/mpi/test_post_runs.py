@@ -60,6 +60,7 @@ def test_the_best_networks_are_trained_again_and_combined(run, search):
     assert "Ensemble of" in ended.out
 
 
+@either
 def test_a_killed_training_goes_on(start, search):
     words = ("nas.post", search, *STANDIN, "--top", 6, "--repeat", 5)
     environment = {"CHOSEN_SECONDS": "0.1"}

@@ -83,6 +83,7 @@ def test_too_few_ranks_are_refused_with_the_number_that_works(run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@either
 def test_a_killed_run_goes_on_with_its_policy(start, run, tmp_path):
     directory = tmp_path / "run"
     words = (5, "ppo", *CHOOSING, "--num-agents", 2, "--max-evals", 8 * BATCH, "--episodes-per-update", BATCH,

@@ -29,6 +29,7 @@ def test_all_ranks_but_the_master_evaluate(run, tmp_path, program, n):
     assert {int(row["rank"]) for row in table} == set(range(1, n) if n > 1 else [0])
 
 
+@either
 def test_a_killed_run_resumes_with_its_population(start, tmp_path):
     directory = tmp_path / "run"
     evolution = ("--population-size", 10, "--sample-size", 3, "--unique")
@@ -64,6 +65,7 @@ def test_the_search_lives_on_when_the_master_dies(start, tmp_path):
     assert len({(row["x"], row["n"]) for row in table}) == 80
 
 
+@either
 @pytest.mark.parametrize("program", ["regevo", pytest.param("random", marks=pytest.mark.large)])
 def test_what_was_screened_is_promoted_also_after_a_kill(start, tmp_path, program):
     directory = tmp_path / "run"
