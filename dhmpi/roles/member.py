@@ -26,6 +26,8 @@ from dhmpi.trials import Outcome, Status, Trial
 
 FORMING = 30.0
 """Seconds that the members of a group have to come together."""
+FORMING_WITH_THE_DEAD = 10.0
+"""Seconds that it may take to make a communicator after ranks have died (90 ms were measured for four)."""
 GRACE = 10.0
 """Seconds, at most, in which a member must be out of an evaluation that it was told to leave."""
 AGAIN = 1.0
@@ -434,6 +436,8 @@ class Member(Role):
             if now.leads and t - now.given > FORMING:
                 self._give_back(now)
             return
+        if now.began is not None and not now.out and self._is_stuck(now, t):
+            self._die(now)
         if now.left_at is None and now.began is not None and not now.out and self._timeout is not None:
             spare = 0.0 if now.leads else min(1.0, WARNING * self._timeout)
             if t - now.began > self._timeout + spare:
@@ -454,6 +458,13 @@ class Member(Role):
                 self._post.send(self._post.lowest, Tag.REFUSED, self._refused)
         if now.leads and waited > self._grace:
             self._conclude(now, late=True)
+
+    def _is_stuck(self, now: _Evaluation, t: float) -> bool:
+        """Return whether MPI will not come back with the communicator, as Open MPI 5.0.11 if a rank dies just then."""
+        group = now.trial.group
+        if now.began is None or group == 0 or group in self._world.teams:
+            return False
+        return t - now.began > (FORMING_WITH_THE_DEAD if self._post.dead else FORMING)
 
     def _time_is_up(self, now: _Evaluation) -> None:
         if now.leads:

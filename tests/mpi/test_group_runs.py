@@ -74,13 +74,13 @@ def test_members_and_leaders_may_die(run, tmp_path):
 
     ended = run(
         8, "random", *GROUPED, "--max-evals", 20, "--num-ranks-per-eval", 2, "--log-dir", directory,
-        environment={"GROUPED": "die@1,leader dies@6", "GROUPED_SECONDS": "0.1"},
+        environment={"GROUPED": "die@1,leader dies@12", "GROUPED_SECONDS": "0.2"},
     )  # fmt: skip
 
     assert ended.code == 0, ended.err
     table = check_complete(directory, 20)
     assert {row["status"] for row in table.values()} == {"done"}
-    assert table[1]["attempt"] == table[6]["attempt"] == "1"
+    assert table[1]["attempt"] == table[12]["attempt"] == "1"
     assert "2 ranks died" in ended.out
     assert sum(int(row["attempt"]) for row in table.values()) == 2  # the other groups never noticed
 
