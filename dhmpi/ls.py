@@ -364,7 +364,13 @@ def worker_rows(run: Run) -> list[dict[str, Any]]:
             row = rows.setdefault(rank, {**_nobody(rank), "host": hosts[rank] if rank < len(hosts) else None})
             row["role"] = f"{row['role']} + {role}" if row["role"] else role
     running, states = run.running(), run.worker_states()
-    agent_of = {leader: agent for agent, leaders in zip(agents, layout.get("workers", ())) for leader in leaders}
+    group_of = {group[0]: group for group in layout.get("groups", ())}
+    agent_of = {
+        rank: agent
+        for agent, leaders in zip(agents, layout.get("workers", ()))
+        for leader in leaders
+        for rank in group_of.get(leader, (leader,))
+    }
     for rank, worker in run.workers.items():
         before = rows.get(rank, {}).get("role")
         role = "evaluator" if rank not in agent_of else f"evaluator of agent {agent_of[rank]}"

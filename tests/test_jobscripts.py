@@ -64,11 +64,13 @@ def test_the_templates_are_at_the_top_level_too():
     assert (EXAMPLES / "templates").resolve() == TEMPLATES
 
 
-def test_templates_and_sites_are_part_of_the_package():
+def test_all_data_is_part_of_the_package():
     shipped = re.search(r"^dhmpi = (\[.*\])$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     found = {path for pattern in json.loads(shipped[1]) for path in (ROOT / "dhmpi").glob(pattern)}
 
-    assert found == {*TEMPLATES.iterdir(), *(ROOT / "dhmpi" / "sites").glob("*.toml")}
+    files = {path for path in (ROOT / "dhmpi").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert found == files
+    assert {*TEMPLATES.iterdir(), *(ROOT / "dhmpi" / "sites").glob("*.toml")} <= files
     assert {path.stem for path in TEMPLATES.iterdir()} == set(sites.SCHEDULERS)
 
 

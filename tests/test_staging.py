@@ -182,7 +182,7 @@ def test_a_copy_that_breaks_off_leaves_nothing(tree, tmp_path):
         ({"stage_to": "/tmp"}, "need --stage"),
         ({"keep_staged": True}, "need --stage"),
         ({"stage": ":"}, "names nothing"),
-        ({"stage": "a", "evaluator": "inline"}, "needs --evaluator process"),
+        ({"stage": "a", "evaluator": "inline"}, "needs evaluations in processes"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):
