@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="dhmpi-check-", ignore_cleanup_errors=True) as directory:
         enter(TrialContext(directory=directory, problem=options.problem))
         try:
-            return evaluate(run, config, console)
+            return EXIT_FAILED if evaluate(run, config, console) is None else 0
         finally:
             leave()
 
@@ -121,29 +121,28 @@ def choose(problem: HpProblem, starting_point: int | None, seed: int | None, cha
     return problem.complete({**base, **changed})
 
 
-def evaluate(run: Callable[[Config], Any], config: Config, console: Console) -> int:
-    """Call the run function, print what came of it, return the exit code."""
+def evaluate(run: Callable[[Config], Any], config: Config, console: Console, prog: str = "dhmpi.check") -> float | None:
+    """Call the run function and print what came of it; return the objective, None if there is none."""
     from dhmpi.evaluate.failure import describe
     from dhmpi.evaluate.result import check
 
     began = time.perf_counter()
+    reason, returned = "", None
     try:
         returned = run(dict(config))
     except (Exception, SystemExit) as error:
-        return _fail(describe(error), time.perf_counter() - began)
+        reason = describe(error)
     seconds = time.perf_counter() - began
     try:
-        objective, metrics = check(returned)
+        objective, metrics = (None, {}) if reason else check(returned)
     except ValueError as error:
-        return _fail(str(error), seconds)
-    print_table(console, "Result", ("", ""), [("objective", repr(objective)), *pairs(metrics), taken(seconds)])
-    return 0
-
-
-def _fail(reason: str, seconds: float) -> int:
+        objective, reason = None, str(error)
     sys.stdout.flush()
-    print(f"dhmpi.check: {reason}\n(after {seconds:.3g} seconds)", file=sys.stderr)
-    return EXIT_FAILED
+    if objective is None:
+        print(f"{prog}: {reason}\n(after {seconds:.3g} seconds)", file=sys.stderr)
+        return None
+    print_table(console, "Result", ("", ""), [("objective", repr(objective)), *pairs(metrics), taken(seconds)])
+    return objective
 
 
 def taken(seconds: float) -> tuple[str, str]:

@@ -6,14 +6,13 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dhmpi import __version__, journal, rundirectory
-from dhmpi.check import EXIT_FAILED, Parser, add_changes, pairs, parse_change, print_table, taken
+from dhmpi.check import EXIT_FAILED, Parser, add_changes, evaluate, pairs, parse_change, print_table
 from dhmpi.errors import EXIT_BAD_INPUT, DhmpiError, ProblemError, RunDirectoryError
 from dhmpi.trials import Config, Outcome, Status, Trial
 
@@ -160,34 +159,12 @@ def repeat(
     trial = recorded.trial
     with _scratch() as directory:
         enter(TrialContext(trial.id, trial.attempt, seed, directory, problem=problem))
-        began = time.perf_counter()
         try:
-            objective, metrics, reason = _evaluate(run, config)
+            objective = evaluate(run, config, console, "dhmpi.rerun")
         finally:
             leave()
-        seconds = time.perf_counter() - began
-    sys.stdout.flush()
-    if objective is None:
-        print(f"dhmpi.rerun: {reason}\n(after {seconds:.3g} seconds)", file=sys.stderr)
-    else:
-        print_table(console, "Result", ("", ""), [("objective", repr(objective)), *pairs(metrics), taken(seconds)])
     console.print(_verdict(recorded, objective, same), highlight=False, markup=False, soft_wrap=True)
     return EXIT_FAILED if objective is None else 0
-
-
-def _evaluate(run: Callable[[Config], Any], config: Config) -> tuple[float | None, dict[str, Any], str]:
-    """Return objective, metrics, and why there is no objective."""
-    from dhmpi.evaluate.failure import describe
-    from dhmpi.evaluate.result import check
-
-    try:
-        returned = run(dict(config))
-    except (Exception, SystemExit) as error:
-        return None, {}, describe(error)
-    try:
-        return *check(returned), ""
-    except ValueError as error:
-        return None, {}, str(error)
 
 
 @contextmanager

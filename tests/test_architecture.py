@@ -20,6 +20,7 @@ LAYERS = (
         "steering",
         "mpi.environment",
         "evaluate.result",
+        "evaluate.reports",
         "staging",
     ),
     ("problem", "load", "external", "journal", "results", "budget", "rundirectory", "timeline", "runs"),

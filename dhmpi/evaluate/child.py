@@ -20,11 +20,9 @@ from dhmpi.errors import DhmpiError
 from dhmpi.evaluate import context, failure
 from dhmpi.evaluate.link import EXIT_MUTE
 from dhmpi.evaluate.loading import load_prepared
+from dhmpi.evaluate.reports import Reports
 from dhmpi.evaluate.result import check
 from dhmpi.evaluate.surroundings import Surroundings, empty, make_directory
-
-REPORT_EVERY = 0.05
-"""Seconds between reports that leave the process."""
 
 
 class _Link:
@@ -60,36 +58,6 @@ class _Link:
             self._inbox += self._reader.read()
         asked = {"do": "stop", "trial": trial, "attempt": attempt}
         return asked in self._inbox
-
-
-class _Reports:
-    """Sends intermediate values, not too many of them."""
-
-    def __init__(self, link: _Link, trial: int, attempt: int) -> None:
-        self._link = link
-        self._trial = trial
-        self._attempt = attempt
-        self._sent = float("-inf")
-        self._latest: tuple[int, float] | None = None
-
-    def take(self, step: int, value: float) -> None:
-        """Send a value now or, unless another follows, later."""
-        self._latest = (step, value)
-        if time.monotonic() - self._sent >= REPORT_EVERY:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what waits."""
-        if self._latest is not None:
-            step, value = self._latest
-            self._latest = None
-            self._sent = time.monotonic()
-            self._link.send(event="report", trial=self._trial, attempt=self._attempt, step=step, value=value)
-
-    def should_stop(self) -> bool:
-        """Return whether the rank has asked this evaluation to stop."""
-        self.flush()
-        return self._link.stopped(self._trial, self._attempt)
 
 
 def main() -> None:
@@ -143,7 +111,14 @@ def _evaluate(
     What is common to all trials of a run goes into their contexts.
     """
     trial, attempt, timeout, directory = (message[key] for key in ("trial", "attempt", "timeout", "directory"))
-    reports = _Reports(link, trial, attempt)
+    reports = Reports(
+        lambda step, value: link.send(event="report", trial=trial, attempt=attempt, step=step, value=value)
+    )
+
+    def should_stop() -> bool:
+        reports.flush()
+        return link.stopped(trial, attempt)
+
     start = time.time()
     deadline = None if timeout is None else start + timeout
     answer: dict[str, Any] = {"status": "failed", "objective": None, "metrics": {}, "reason": ""}
@@ -160,7 +135,7 @@ def _evaluate(
             directory=directory,
             deadline=deadline,
             report=reports.take,
-            should_stop=reports.should_stop,
+            should_stop=should_stop,
             **common,
         )
         context.enter(here)

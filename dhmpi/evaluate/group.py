@@ -26,6 +26,7 @@ from dhmpi.errors import DhmpiError
 from dhmpi.evaluate import context, failure
 from dhmpi.evaluate.interface import EvaluationSpec, Event, Finished, Loaded, Refused, Reported
 from dhmpi.evaluate.loading import load_prepared
+from dhmpi.evaluate.reports import Reports
 from dhmpi.evaluate.result import check
 from dhmpi.evaluate.surroundings import Surroundings, make_directory
 from dhmpi.external import is_external
@@ -34,8 +35,6 @@ from dhmpi.trials import Status, Trial, digest
 
 ABANDON = getattr(signal, "SIGRTMIN", signal.SIGUSR2 - 2) + 2
 """Signal that ends an evaluation."""
-REPORT_EVERY = 0.05
-"""Seconds between reports that leave the evaluation."""
 TAIL = 10
 """Lines of output that are told of an evaluation that failed."""
 TAIL_BYTES = 4000
@@ -202,7 +201,9 @@ class GroupEvaluator:
         finally:
             os.close(fd)
         os.chdir(directory)
-        reports = _Reports(self._report, trial) if place.position == 0 else None
+        reports = None
+        if place.position == 0:
+            reports = Reports(lambda step, value: self._report(Reported(trial.id, trial.attempt, step, value)))
         context.enter(
             context.TrialContext(
                 trial.id,
@@ -234,7 +235,7 @@ class GroupEvaluator:
         finally:
             self._armed = False
 
-    def _should_stop(self, comm: Any, reports: _Reports | None) -> Callable[[], bool]:
+    def _should_stop(self, comm: Any, reports: Reports | None) -> Callable[[], bool]:
         def ask() -> bool:
             if reports:
                 reports.flush()
@@ -335,27 +336,6 @@ class GroupEvaluator:
             raise RuntimeError("an evaluation was started while another was running")
         self.busy = True
         self._jobs.put(job)
-
-
-class _Reports:
-    """Passes intermediate values on, not too many of them."""
-
-    def __init__(self, pass_on: Callable[[Reported], None], trial: Trial) -> None:
-        self._pass_on = pass_on
-        self._trial = trial
-        self._sent = float("-inf")
-        self._latest: tuple[int, float] | None = None
-
-    def take(self, step: int, value: float) -> None:
-        self._latest = (step, value)
-        if time.monotonic() - self._sent >= REPORT_EVERY:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._latest is not None:
-            self._sent = time.monotonic()
-            self._pass_on(Reported(self._trial.id, self._trial.attempt, *self._latest))
-            self._latest = None
 
 
 class _ByThread:

@@ -436,7 +436,7 @@ class Member(Role):
             if now.leads and t - now.given > FORMING:
                 self._give_back(now)
             return
-        if now.began is not None and not now.out and self._is_stuck(now, t):
+        if not now.out and self._is_stuck(now, t):
             self._die(now)
         if now.left_at is None and now.began is not None and not now.out and self._timeout is not None:
             spare = 0.0 if now.leads else min(1.0, WARNING * self._timeout)

@@ -160,3 +160,11 @@ def _wait(condition, what, directory, seconds=60):
             )
             raise TimeoutError(f"{what} does not come up\n{logs}")
         time.sleep(0.2)
+
+
+def ended(cluster, job):
+    return cluster.state(job) not in ("", "PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
+
+
+def output(directory):
+    return "\n".join(path.read_text(errors="replace") for path in sorted((directory / "jobs").glob("*.out")))

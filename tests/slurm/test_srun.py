@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, missing
+from slurm_cluster import Cluster, ended, missing, output
 
 from dhmpi import journal
 
@@ -67,14 +67,6 @@ def wait_for(condition, directory, seconds=180):
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain\n{output(directory)}"
         time.sleep(0.5)
-
-
-def ended(cluster, job):
-    return cluster.state(job) not in ("", "PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
-
-
-def output(directory):
-    return "\n".join(path.read_text(errors="replace") for path in sorted((directory / "jobs").glob("*.out")))
 
 
 def rows(directory):
