@@ -24,10 +24,8 @@ from dhmpi.mpi.world import World, abort
 from dhmpi.roles.role import SIGNS_OF_LIFE, SILENCE, EverySeconds, Role
 from dhmpi.trials import Outcome, Status, Trial
 
-FORMING = 30.0
-"""Seconds that the members of a group have to come together."""
-FORMING_WITH_THE_DEAD = 10.0
-"""Seconds that it may take to make a communicator after ranks have died (90 ms were measured for four)."""
+FORMING = 20.0
+"""Seconds that the members of a group, all of them idle, have to come together and to make their communicator."""
 GRACE = 10.0
 """Seconds, at most, in which a member must be out of an evaluation that it was told to leave."""
 AGAIN = 1.0
@@ -302,8 +300,8 @@ class Member(Role):
             self._post.send(self._post.lowest, Tag.READY, self._loaded)
             return
         if isinstance(event, Refused):
-            self._loaded, self._refused = None, protocol.Refused(event.reason)
-            self._post.send(self._post.lowest, Tag.REFUSED, self._refused)
+            self._loaded = None
+            self._refuse(event.reason)
             return
         now = self._now
         if now is None or now.key[:2] != (event.trial, event.attempt):
@@ -319,9 +317,6 @@ class Member(Role):
     def _finished(self, now: _Evaluation, event: Finished) -> None:
         """This member is out of the evaluation."""
         now.outcome = event
-        if self._refused is not None and self._loaded is not None:  # it was about to end
-            self._refused = None
-            self._post.send(self._post.lowest, Tag.READY, self._loaded)
         if now.left_at is not None:  # whatever it was, it came too late to count
             self._out(now, Step.LEFT)
         elif event.status is Status.DONE:
@@ -331,6 +326,9 @@ class Member(Role):
 
     def _out(self, now: _Evaluation, step: Step, reason: str = "", status: Status = Status.FAILED) -> None:
         now.out = True
+        if self._refused is not None and self._loaded is not None:  # it was about to end
+            self._refused = None
+            self._post.send(self._post.lowest, Tag.READY, self._loaded)
         if now.dismissed:
             self._answer_dismissal(now)
             return
@@ -432,16 +430,14 @@ class Member(Role):
 
     def _watch(self, now: _Evaluation, t: float) -> None:
         """Look at everything that time alone changes."""
-        if now.began is None and now.left_at is None:
-            if now.leads and t - now.given > FORMING:
-                self._give_back(now)
-            return
-        if not now.out and self._is_stuck(now, t):
-            self._die(now)
-        if now.left_at is None and now.began is not None and not now.out and self._timeout is not None:
-            spare = 0.0 if now.leads else min(1.0, WARNING * self._timeout)
-            if t - now.began > self._timeout + spare:
-                self._time_is_up(now)
+        if now.left_at is None and not now.out:
+            if not self._is_together(now):
+                if now.leads and t - now.given > FORMING:
+                    self._not_together(now)
+            elif now.began is not None and self._timeout is not None:
+                spare = 0.0 if now.leads else min(1.0, WARNING * self._timeout)
+                if t - now.began > self._timeout + spare:
+                    self._time_is_up(now)
         if now.left_at is None:
             return
         waited = t - now.left_at
@@ -453,18 +449,30 @@ class Member(Role):
             if waited > self._grace + 2 * LAST_WORDS:
                 self._die(now)
             elif waited > self._grace + LAST_WORDS and self._refused is None:
-                reason = f"rank {self._rank} on {self._host} does not get out of trial {now.trial.id}, and ends"
-                self._refused = protocol.Refused(reason)
-                self._post.send(self._post.lowest, Tag.REFUSED, self._refused)
+                self._refuse(f"rank {self._rank} on {self._host} does not get out of trial {now.trial.id}, and ends")
         if now.leads and waited > self._grace:
             self._conclude(now, late=True)
 
-    def _is_stuck(self, now: _Evaluation, t: float) -> bool:
-        """Return whether MPI will not come back with the communicator, as Open MPI 5.0.11 if a rank dies just then."""
-        group = now.trial.group
-        if now.began is None or group == 0 or group in self._world.teams:
-            return False
-        return t - now.began > (FORMING_WITH_THE_DEAD if self._post.dead else FORMING)
+    def _is_together(self, now: _Evaluation) -> bool:
+        return now.trial.group == 0 or now.trial.group in self._world.teams
+
+    def _not_together(self, now: _Evaluation) -> None:
+        """The time to come together is over: the leader gives the trial back.
+
+        If MPI does not come back with the communicator, as Open MPI 5.0.11 where a rank dies just then and some members
+        hear of it before others do, the leader cannot be counted on either, and ends like any member that cannot be
+        freed.
+        """
+        if now.began is None:
+            self._give_back(now)
+        else:
+            self._refuse(f"rank {self._rank} on {self._host} gets no communicator for trial {now.trial.id}, and ends")
+            self._leave(now)
+
+    def _refuse(self, reason: str) -> None:
+        """Have the master count on this rank no more; what it holds goes elsewhere."""
+        self._refused = protocol.Refused(reason)
+        self._post.send(self._post.lowest, Tag.REFUSED, self._refused)
 
     def _time_is_up(self, now: _Evaluation) -> None:
         if now.leads:

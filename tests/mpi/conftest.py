@@ -1,5 +1,6 @@
 """Launches real programs under mpiexec, with a hard time limit, and looks for what they leave behind."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -153,23 +154,37 @@ def mpi(request):
     return request.param
 
 
+@contextlib.contextmanager
+def launching(make):
+    """Return a function that launches what `make` makes; at the end nothing of it is left.
+
+    What the launches have printed is shown if the test fails.
+    """
+    launches = []
+
+    def start(*args, **kwargs):
+        for _ in range(LAUNCHES):
+            launches.append(make(*args, **kwargs))
+            if not launches[-1].failed_to_launch():
+                break
+        return launches[-1]
+
+    yield start
+    for launch in launches:
+        launch.kill()
+        print(launch.out, launch.err_path.read_text(errors="replace"), sep="\n")
+
+
 @pytest.fixture
 def start(mpi, tmp_path):
     """Start `n` ranks of a search: `start(n, "ambs", ...)`; 0 ranks: without a launcher."""
-    launches = []
 
-    def start_(n, program, *words, timeout=120, environment=None, cwd=None):
+    def make(n, program, *words, timeout=120, environment=None, cwd=None):
         launcher = ["dhmpi.launch", "-n", n, program] if n else [f"dhmpi.{program}"]
-        for _ in range(LAUNCHES):
-            launch = Launch(PYTHONS[mpi], [*launcher, *words], cwd or tmp_path, timeout, environment)
-            launches.append(launch)
-            if not launch.failed_to_launch():
-                break
-        return launch
+        return Launch(PYTHONS[mpi], [*launcher, *words], cwd or tmp_path, timeout, environment)
 
-    yield start_
-    for launch in launches:
-        launch.kill()
+    with launching(make) as start_:
+        yield start_
 
 
 @pytest.fixture

@@ -10,6 +10,24 @@ NASTY = {int(id_): mode for mode, _, id_ in (w.partition("@") for w in os.enviro
 SECONDS = float(os.environ.get("GROUPED_SECONDS", "0.01"))
 
 
+def keep_apart(group):
+    """Have MPI not come back with the communicator of a group, in any of its members."""
+    from dhmpi.mpi.teams import Teams
+
+    get = Teams.get
+
+    def get_or_wait(self, ranks, number, damaged=False):
+        if number == group:
+            time.sleep(1000)
+        return get(self, ranks, number, damaged)
+
+    Teams.get = get_or_wait
+
+
+if "APART" in os.environ and "OMPI_COMM_WORLD_RANK" in os.environ:
+    keep_apart(int(os.environ["APART"]))
+
+
 def __getattr__(name):
     """Make the problem where it is asked for: it takes long to import what it needs."""
     if name not in ("Problem", "MixedProblem"):

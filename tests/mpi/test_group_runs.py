@@ -1,7 +1,6 @@
 """Evaluations of several ranks: whoever fails, hangs or dies in one of them, the others go on."""
 
 import os
-import re
 import signal
 from collections import Counter
 
@@ -80,15 +79,31 @@ def test_members_and_leaders_may_die(run, tmp_path):
 
     assert ended.code == 0, ended.err
     table = check_complete(directory, 20)
-    # Open MPI 5.0.11 may keep two members from coming together after a death; they end, their trial may be lost.
-    n_dead = int(re.search(r"(\d+) ranks died", ended.out)[1])
-    assert n_dead in (2, 4)
-    n_lost = sum(row["status"] == "lost" for row in table.values())
-    assert n_lost <= (n_dead - 2) // 2
-    assert sum(row["status"] == "done" for row in table.values()) == 20 - n_lost
-    if n_dead == 2:
-        assert table[1]["attempt"] == table[12]["attempt"] == "1"
+    assert {row["status"] for row in table.values()} == {"done"}
+    assert table[1]["attempt"] >= "1"
+    assert table[12]["attempt"] >= "1"
+    # Open MPI 5.0.11 now and then keeps the members of a group apart that comes together as a rank dies: these end too.
+    if "cannot be ended otherwise" not in ended.err:
+        assert "2 ranks died" in ended.out
         assert sum(int(row["attempt"]) for row in table.values()) == 2  # the other groups never noticed
+
+
+@pytest.mark.large
+@only_openmpi
+def test_members_that_mpi_keeps_apart_end_and_their_trial_goes_elsewhere(run, tmp_path):
+    directory = tmp_path / "run"
+
+    ended = run(
+        8, "random", *GROUPED, "--max-evals", 60, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        "--grace-minutes", 0.02, environment={"APART": "2", "GROUPED_SECONDS": "1"},
+    )  # fmt: skip
+
+    assert ended.code == 0, ended.err
+    table = check_complete(directory, 60)
+    assert {row["status"] for row in table.values()} == {"done"}
+    assert sum(int(row["attempt"]) for row in table.values()) == 1
+    assert "2 ranks died" in ended.out
+    assert "gets no communicator for trial" in (directory / "dhmpi.log").read_text()
 
 
 @only_openmpi

@@ -1,12 +1,13 @@
 """Several hosts on one machine (root): their loss is survived, in the run or by a restart without them."""
 
+import functools
 import os
 import subprocess
 import sys
 import time
 
 import pytest
-from conftest import MARK, PYTHONS, ROOT, Launch
+from conftest import MARK, PYTHONS, ROOT, Launch, launching
 from test_ambs import HERE, SLOW, n_finished, rows, wait_for
 
 sys.path.insert(0, str(ROOT))  # for the benchmarks, which make hosts too
@@ -46,15 +47,8 @@ class LaunchOnHosts(Launch):
 
 @pytest.fixture
 def start_on_hosts(hosts, tmp_path):
-    launches = []
-
-    def start(*words, **options):
-        launches.append(LaunchOnHosts(hosts, tmp_path, *words, **options))
-        return launches[-1]
-
-    yield start
-    for launch in launches:
-        launch.kill()
+    with launching(functools.partial(LaunchOnHosts, hosts, tmp_path)) as start:
+        yield start
 
 
 @pytest.mark.parametrize("host", [0, 2], ids=["the master's", "another"])
