@@ -27,7 +27,7 @@ SCHEMA = 1
 _INEXACT = b" "
 """Begins a line that orjson would read inexactly; JSON allows it."""
 _STATUSES = {status.value: status for status in Status}
-CHUNK = 1 << 22
+CHUNK = 1 << 16
 """Bytes that a `Tail` reads at a time."""
 
 

@@ -27,7 +27,7 @@ STATES = (UNFINISHED, *(status.value for status in Status))
 RUN_COLUMNS = ("run", "search", "state", "finished", "of", "running", "failed", "best", "evaluators", "began", "time")
 JOB_COLUMNS = ("trial", "state", "attempt", "rank", "host", "objective", "seconds", "began", "reason", "configuration")
 WORKER_COLUMNS = (
-    "rank", "ranks", "role", "host", "state", "trial", "for", "done", "failed", "mean_seconds", "busy", "reason",
+    "rank", "role", "host", "state", "trial", "for", "done", "failed", "mean_seconds", "busy", "reason",
 )  # fmt: skip
 HISTORY_COLUMNS = ("trial", "time", "after", "event", "rank", "detail")
 
@@ -381,7 +381,6 @@ def worker_rows(run: Run) -> list[dict[str, Any]]:
         busy = worker.seconds + (run.now - since if since is not None else 0.0)
         rows[rank] = {
             "rank": rank,
-            "ranks": len(worker.ranks),
             "role": f"{before} + {role}" if before and before != "spare" else role,
             "host": worker.host or None,
             "state": states[rank],
@@ -397,7 +396,7 @@ def worker_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def _nobody(rank: int) -> dict[str, Any]:
-    return {**dict.fromkeys(WORKER_COLUMNS), "rank": rank, "ranks": 1, "role": ""}
+    return {**dict.fromkeys(WORKER_COLUMNS), "rank": rank, "role": ""}
 
 
 def _used(rows: Sequence[dict[str, Any]], columns: Sequence[str], always: Sequence[str] = ()) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from dhmpi import rundirectory
 from dhmpi.errors import RunDirectoryError
 from dhmpi.journal import History, Tail
-from dhmpi.timeline import Activity, Timeline, groups_of
+from dhmpi.timeline import Activity, Timeline, evaluators_of
 from dhmpi.trials import Config, Outcome, Status, Trial, digest
 
 UNFINISHED = "unfinished"
@@ -65,9 +65,6 @@ class Worker:
     Attributes
     ----------
     rank : int
-        Of its leader.
-    ranks : tuple of int
-        All that it has.
     host : str
     joined, left : float or None
         Seconds since the epoch.
@@ -83,7 +80,6 @@ class Worker:
     """
 
     rank: int
-    ranks: tuple[int, ...]
     host: str = ""
     joined: float | None = None
     left: float | None = None
@@ -270,9 +266,9 @@ class Run:
             self.timeline.end(self.last)
             self.launches[-1].ended = self.last
         self.launches.append(Launch(event["launch"], event.get("started", t)))
-        groups = groups_of(event, self.described)
-        self.timeline.begin(event["launch"], event.get("started", t), groups)
-        self.workers = {group[0]: Worker(group[0], tuple(group), self._host(event, group[0])) for group in groups}
+        ranks = evaluators_of(event, self.described)
+        self.timeline.begin(event["launch"], event.get("started", t), ranks)
+        self.workers = {rank: Worker(rank, self._host(event, rank)) for rank in ranks}
         self.n_new = 0
         self.startup = None
         self._set_budget()
@@ -287,7 +283,7 @@ class Run:
     def _worker(self, rank: int) -> Worker:
         worker = self.workers.get(rank)
         if worker is None:
-            worker = self.workers[rank] = Worker(rank, (rank,))
+            worker = self.workers[rank] = Worker(rank)
         return worker
 
     def _joined(self, event: dict[str, Any]) -> None:

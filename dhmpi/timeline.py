@@ -90,7 +90,7 @@ class Curve:
         self.width = FIRST_BIN
         self.bins: list[float] = [0.0] * N_BINS
 
-    def add(self, begin: float, end: float, weight: float = 1.0) -> None:
+    def add(self, begin: float, end: float) -> None:
         """Add an interval."""
         begin -= self.origin
         end -= self.origin
@@ -99,12 +99,12 @@ class Curve:
         width, bins = self.width, self.bins
         first, last = max(0, int(begin / width)), min(N_BINS - 1, int(end / width))
         if first == last:
-            bins[first] += weight * (end - begin)
+            bins[first] += end - begin
             return
-        bins[first] += weight * ((first + 1) * width - begin)
-        bins[last] += weight * (end - last * width)
+        bins[first] += (first + 1) * width - begin
+        bins[last] += end - last * width
         for i in range(first + 1, last):
-            bins[i] += weight * width
+            bins[i] += width
 
     def _widen(self) -> None:
         bins = self.bins
@@ -119,9 +119,6 @@ class Lane:
     Attributes
     ----------
     rank : int
-        Of its leader.
-    weight : int
-        Ranks that it has.
     at : float
         Up to when its time is accounted for.
     activity : Activity
@@ -133,7 +130,6 @@ class Lane:
     """
 
     rank: int
-    weight: int
     at: float
     activity: Activity = Activity.IMPORT
     loading: bool = True
@@ -168,25 +164,25 @@ class Timeline:
         self.busy: Curve | None = None
         self.began = 0.0
         self.launch = -1
-        self._groups: dict[int, int] = {}
+        self._expected: frozenset[int] = frozenset()
         self._stopping = False
         self._closed = True
         self._kept = bytearray()
 
     # -- events, in the order of the journal ---------------------------------------------------------------------------
 
-    def begin(self, launch: int, started: float, groups: Iterable[Iterable[int]]) -> None:
-        """Begin a launch; `groups` are the ranks of its evaluators, as far as they are known."""
+    def begin(self, launch: int, started: float, ranks: Iterable[int]) -> None:
+        """Begin a launch; `ranks` are its evaluators, as far as they are known."""
         self.launch, self.began = launch, started
-        self._groups = {ranks[0]: len(ranks) for ranks in map(list, groups)}
+        self._expected = frozenset(ranks)
         self._stopping, self._closed = False, False
         self.lanes = {}
         self.busy = Curve(started)
-        for rank in self._groups:
+        for rank in sorted(self._expected):
             self._lane(rank)
 
     def join(self, rank: int, t: float) -> None:
-        recruited = bool(self._groups) and rank not in self.lanes  # a spare rank, which was to do nothing before
+        recruited = bool(self._expected) and rank not in self.lanes  # a spare rank, which was to do nothing before
         lane = self._lane(rank)
         if recruited:
             lane.at = t
@@ -275,7 +271,7 @@ class Timeline:
     def _lane(self, rank: int) -> Lane:
         lane = self.lanes.get(rank)
         if lane is None:
-            lane = self.lanes[rank] = Lane(rank, self._groups.get(rank, 1), self.began)
+            lane = self.lanes[rank] = Lane(rank, self.began)
         return lane
 
     def _change(self, lane: Lane, t: float) -> None:
@@ -332,15 +328,15 @@ class Timeline:
     def _emit(
         self, lane: Lane, activity: Activity, begin: float, end: float, trial: int = NOT_ONE, running: bool = False
     ) -> None:
-        self.seconds[activity] += lane.weight * (end - begin)
+        self.seconds[activity] += end - begin
         if trial != NOT_ONE and self.busy is not None:
-            self.busy.add(begin, end, lane.weight)
+            self.busy.add(begin, end)
         if self.keep:
             self._kept += PACKED.pack(self.launch, lane.rank, activity, begin, end, trial, running)
 
 
-def groups_of(header: dict[str, Any], described: dict[str, Any]) -> list[list[int]]:
-    """Return the ranks of each evaluator of a launch, one as long as ranks join alone; empty if nobody says.
+def evaluators_of(header: dict[str, Any], described: dict[str, Any]) -> list[int]:
+    """Return the evaluators of a launch; empty if nobody says.
 
     Parameters
     ----------
@@ -352,4 +348,4 @@ def groups_of(header: dict[str, Any], described: dict[str, Any]) -> list[list[in
     layout = header.get("layout") or described.get("layout") or {}
     if "ranks" in header and len(layout.get("hosts", ())) != header["ranks"]:
         return []
-    return [[rank] for group in layout.get("groups", ()) for rank in group]
+    return [rank for group in layout.get("groups", ()) for rank in group]

@@ -259,10 +259,10 @@ class Frame:
 
     def _busy_curve(self, width: int, height: int) -> list[Any]:
         """Return lines that show the part of evaluators that was evaluating, over the time of the last launch."""
-        total = sum(lane.weight for lane in self.run.timeline.lanes.values())
-        if self._busy is None or not total:
+        n_lanes = len(self.run.timeline.lanes)
+        if self._busy is None or not n_lanes:
             return [_text("nothing yet", DIM)] + [_text("", "")] * (height - 1)
-        values = shares(self._busy, self.now, total, max(1, width - 6))
+        values = shares(self._busy, self.now, n_lanes, max(1, width - 6))
         labels = ["100 %", "0 %"]
         return [_text(f"{_label(labels, i, height):>5} {row}", "blue") for i, row in enumerate(bars(values, height))]
 

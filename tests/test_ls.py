@@ -162,9 +162,9 @@ def test_worker_groups_of_agents_are_shown(tmp_path, listed):
 
     _, rows, _ = listed("workers", tmp_path / "ppo", "--json")
 
-    assert [(row["rank"], row["ranks"], row["role"], row["state"]) for row in rows] == [
-        (0, 1, "master", None), (1, 1, "agent", None), (2, 1, "evaluator of agent 1", "waiting"),
-        *((rank, 1, "evaluator of agent 1", "import") for rank in (3, 4, 5)),
+    assert [(row["rank"], row["role"], row["state"]) for row in rows] == [
+        (0, "master", None), (1, "agent", None), (2, "evaluator of agent 1", "waiting"),
+        *((rank, "evaluator of agent 1", "import") for rank in (3, 4, 5)),
     ]  # fmt: skip
 
 

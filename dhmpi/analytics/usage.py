@@ -38,7 +38,7 @@ class Usage:
         Ranks of the last launch by role.
     length : float
         Seconds of all launches.
-    launch, rank, activity, begin, end, trial, open, weight : ndarray
+    launch, rank, activity, begin, end, trial, open : ndarray
         Segments: begin and end in seconds since the run began, without the time between launches.
     outcome : ndarray of int
         Of each segment: 1 the evaluation succeeded, 0 it failed, -1 it has no outcome, or there was none.
@@ -61,7 +61,6 @@ class Usage:
     end: np.ndarray
     trial: np.ndarray
     open: np.ndarray
-    weight: np.ndarray
     outcome: np.ndarray
     hosts: dict[int, str]
     failures: dict[str, tuple[int, int]]
@@ -82,7 +81,7 @@ class Usage:
     @property
     def utilisation_completed(self) -> float:
         """Of evaluations with an outcome only."""
-        lengths = (self.end - self.begin) * self.weight
+        lengths = self.end - self.begin
         done = (self.activity == Activity.EVALUATING) & (self.open == 0)
         return float(lengths[done].sum()) / self.total if self.total else 0.0
 
@@ -90,7 +89,7 @@ class Usage:
     def _wasted(self) -> float:
         """Seconds of evaluations of which nothing came."""
         lost = (self.activity == Activity.LOST) & (self.trial >= 0)
-        return float(((self.end - self.begin) * self.weight)[lost].sum())
+        return float((self.end - self.begin)[lost].sum())
 
     def losses(self) -> list[tuple[Activity, float]]:
         """Return where time was lost, the largest first."""
@@ -131,9 +130,7 @@ class Usage:
 
     def _per_bin(self, chosen: np.ndarray, edges: np.ndarray) -> np.ndarray:
         """Return the seconds of some segments in each bin, exactly."""
-        return np.diff(_until(self.begin[chosen], self.weight[chosen], edges)) - np.diff(
-            _until(self.end[chosen], self.weight[chosen], edges)
-        )
+        return np.diff(_until(self.begin[chosen], edges)) - np.diff(_until(self.end[chosen], edges))
 
     def by_rank(self) -> list[dict[str, Any]]:
         """Return for each evaluator its host, its seconds in each activity, and its evaluations."""
@@ -166,14 +163,11 @@ _LOSSES = {
 }
 
 
-def _until(times: np.ndarray, weights: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return for each edge the sum of weighted times that have passed since those before it."""
-    order = np.argsort(times, kind="stable")
-    times, weights = times[order], weights[order]
+def _until(times: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return for each edge the sum of times that have passed since those before it."""
+    times = np.sort(times)
     n = np.searchsorted(times, edges, side="right")
-    counts = np.concatenate([[0.0], np.cumsum(weights)])[n]
-    sums = np.concatenate([[0.0], np.cumsum(weights * times)])[n]
-    return counts * edges - sums
+    return n * edges - np.concatenate([[0.0], np.cumsum(times)])[n]
 
 
 def measure(run: Run) -> Usage:
@@ -181,9 +175,6 @@ def measure(run: Run) -> Usage:
     seconds, _, kept = run.timeline.account(run.now, run.live)
     table = np.frombuffer(bytes(kept), dtype=np.dtype(list(zip(Segment._fields, _TYPES))))
     launch, rank, activity, begin, end, trial, open_ = (np.ascontiguousarray(table[name]) for name in Segment._fields)
-    weights = {rank_: len(worker.ranks) for rank_, worker in run.workers.items()}
-    ranks, where = np.unique(rank, return_inverse=True)
-    weight = np.array([weights.get(int(r), 1) for r in ranks], dtype=float)[where] if len(ranks) else np.empty(0)
     began = [(one.began, one.ended) for one in run.launches]
     return Usage(
         seconds={activity.word: seconds[activity] for activity in Activity},
@@ -197,7 +188,6 @@ def measure(run: Run) -> Usage:
         end=_ends(run, launch, end),
         trial=trial,
         open=open_,
-        weight=weight,
         outcome=_outcomes(run, activity, trial, open_),
         hosts=_hosts(run),
         failures=_failures(run),
@@ -250,7 +240,7 @@ def _roles(run: Run) -> dict[str, int]:
         "master": [layout["master"]] if "master" in layout else [],
         "searcher": [layout["searcher"]] if layout.get("searcher") is not None else [],
         "agents": layout.get("agents", ()),
-        "evaluators": [rank for worker in run.workers.values() for rank in worker.ranks],
+        "evaluators": list(run.workers),
         "spare": layout.get("spare", ()),
     }
     return {role: len(ranks) for role, ranks in named.items() if len(ranks)}
