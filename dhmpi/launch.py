@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,13 @@ ASK_EVERY = 10.0
 """Seconds between questions whether the search has ended, where a host may have been lost."""
 PATIENCE = 2
 """Questions that a launcher may survive the end of its search."""
+GAVE_UP = 213
+"""Exit code of Open MPI's launcher if it could not start itself, as on crowded cores: "The PMIx server's listener
+thread failed to start" (seen of 5.0.11)."""
+GIVES_UP = 10.0
+"""Seconds in which it does so."""
+TRIES = 3
+"""Launchers that may give up, the last of them for good."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +255,22 @@ class _Job:
             signal.signal(number, self._forward)
 
     def run(self, command: Sequence[str], ended: Callable[[], bool] | None = None) -> int:
+        """Run the launcher, and once more if it gives up before it has started a rank; return its exit code.
+
+        Parameters
+        ----------
+        ended : callable, optional
+            As of `_run_once`.
+        """
+        for left in range(TRIES - 1, -1, -1):
+            began = time.monotonic()
+            code = self._run_once(command, ended)
+            if code != GAVE_UP or time.monotonic() - began > GIVES_UP or self.interrupted or not left:
+                break
+            print("dhmpi.launch: the launcher has given up before it started anything: once more", flush=True)
+        return code
+
+    def _run_once(self, command: Sequence[str], ended: Callable[[], bool] | None) -> int:
         """Run the launcher; return its exit code as a shell would.
 
         Parameters

@@ -1,6 +1,7 @@
 """Finding the launcher and writing its command."""
 
 import os
+import signal
 import stat
 
 import pytest
@@ -79,3 +80,48 @@ def test_what_makes_no_sense_is_refused_before_anything_starts(words, sentence, 
     assert launch.main(words) == 2
 
     assert sentence in capsys.readouterr().err
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Launch with a script in the place of mpiexec: `job(script)` -> exit code."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+
+    def run(script):
+        path = tmp_path / "mpiexec"
+        path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "mpiexec (Open MPI) 5.0.11" && exit\n{script}\n')
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return launch.main(["-n", "2", "--mpiexec", str(path), *AMBS])
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("fails", "expected", "launches"), [(1, 0, 2), (9, launch.GAVE_UP, launch.TRIES)], ids=["once", "always"]
+)
+def test_a_launcher_that_gives_up_at_once_is_started_again(job, tmp_path, capfd, fails, expected, launches):
+    count = tmp_path / "launches"
+
+    code = job(f"echo >>{count}; [ $(wc -l <{count}) -gt {fails} ] || exit {launch.GAVE_UP}")
+
+    assert code == expected
+    assert len(count.read_text().splitlines()) == launches
+    assert capfd.readouterr().out.count("once more") == launches - 1
+
+
+def test_another_exit_code_is_the_end(job, tmp_path):
+    assert job(f"echo >>{tmp_path}/launches; exit 7") == 7
+
+    assert (tmp_path / "launches").read_text() == "\n"
+
+
+def test_a_launcher_that_waits_for_nothing_is_killed(job, monkeypatch, capfd):
+    monkeypatch.setattr(launch, "ASK_EVERY", 0.1)
+
+    code = job("sleep 0.5\nexec sleep 600")
+
+    assert code == 75
+    assert "nothing is left that it started" in capfd.readouterr().out
