@@ -38,10 +38,10 @@ demo-horovod: $(VENV)/base $(VENV)/horovod  ## tune data-parallel training, on 6
 
 horovod: $(VENV)/horovod  ## build Horovod for TensorFlow and this MPI, in minutes, and keep its wheel: then in seconds
 
-test: .venv/test .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
+test: .venv/test .venv/analytics .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
 	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
-test-large: .venv/test .venv/tensorflow .venv-mpich/test  ## run the tests of 128 ranks, those that kill more often, and all variants
+test-large: .venv/test .venv/analytics .venv/tensorflow .venv-mpich/test  ## run the tests of 128 ranks, those that kill more often, and all variants
 	.venv/bin/python -m pytest -m large
 
 test-horovod: .venv/test .venv/horovod .venv-mpich/test .venv-mpich/horovod  ## build Horovod and run its tests
@@ -51,7 +51,7 @@ test-slurm: .venv/test .venv-mpich/test  ## install Slurm (Debian, as root) and 
 	tests/slurm/install.sh
 	.venv/bin/python -m pytest tests/slurm -m slurm
 
-test-fast: .venv/test  ## run the tests that need no MPI
+test-fast: .venv/test .venv/analytics  ## run the tests that need no MPI
 	.venv/bin/python -m pytest --ignore tests/mpi -m "not slow and not tensorflow and not large and not slurm"
 
 lint: .venv/test  ## run the linters
@@ -83,7 +83,7 @@ bench-quality: .venv-peers/quality  ## compare what searches propose, with those
 	.venv-peers/bin/python -m benchmarks.quality table
 	.venv-peers/bin/python -m benchmarks.quality plot
 
-venv: .venv/test .venv/bench .venv/tensorflow .venv-mpich/test  ## install what all targets need, TensorFlow too
+venv: .venv/test .venv/analytics .venv/bench .venv/tensorflow .venv-mpich/test  ## install what all targets need, TensorFlow too
 
 clean:  ## remove what make has installed and written
 	rm -rf .venv .venv-* build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
@@ -96,6 +96,10 @@ clean:  ## remove what make has installed and written
 
 %/test: %/base
 	$*/bin/python $(PIP) -e '.[test]'
+	@touch $@
+
+%/analytics: %/base
+	$*/bin/python $(PIP) -e '.[analytics]'
 	@touch $@
 
 %/peers: %/base
