@@ -207,7 +207,7 @@ class History:
             trial = self.unfinished.pop(id_, None)
             if trial is not None:  # otherwise a second answer: the first counts
                 self.n_retried -= event["status"] == Status.LOST  # its last loss was one too many
-                self.finished[id_] = (_outcome(event), trial)
+                self.finished[id_] = (outcome_of(event), trial)
                 self.holders.pop(id_, None)
                 self.since.pop(id_, None)
                 self.losses.pop(id_, None)
@@ -503,7 +503,8 @@ def _whole(file: Path) -> int:
     return file.read_bytes().rfind(b"\n") + 1
 
 
-def _outcome(event: dict[str, Any]) -> Outcome:
+def outcome_of(event: dict[str, Any]) -> Outcome:
+    """Return the outcome that an event ``finished`` tells of."""
     return Outcome(
         trial=event["trial"],
         attempt=event["attempt"],

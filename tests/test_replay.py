@@ -351,7 +351,7 @@ def build_order_minded(spec):
 
 
 def test_the_order_in_which_a_new_master_told_outcomes_is_inferred(tmp_path, replayed, monkeypatch):
-    monkeypatch.setattr(replay, "_build", build_order_minded)
+    monkeypatch.setattr("dhmpi.replay.command._build", build_order_minded)
     record = Record(tmp_path / "run", options_of())
     record.search, _ = build_order_minded(record.spec)
     asking = Asking(record)

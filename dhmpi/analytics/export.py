@@ -89,7 +89,7 @@ def to_optuna(study: Study, path: Path) -> None:
         raise DhmpiError("Optuna studies need optuna: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     everything = list(range(len(study)))
-    distributions = {}
+    distributions: dict[str, Any] = {}
     for column in columns_of(study, everything):
         if column.categories:
             values = list(dict.fromkeys(_optuna_value(c.get(column.name)) for c in study.configs if column.name in c))
