@@ -61,6 +61,29 @@ def test_fixed_groups_are_taken_as_they_are():
     assert taken == [(1, 2), (3, 4), (6, 7), (8, 9), (5, 10)]
 
 
+def test_who_comes_first_waits_for_its_own_group_and_host():
+    fixed = Groups(hosts(2, 2), fixed=[(1, 2), (3, 4)])
+    mixed = Groups(hosts(2, 2))
+    for g in (fixed, mixed):
+        g.add(1, "h0")
+        g.add(3, "h1")
+
+        assert g.take(2) is None
+        g.add(4, "h1")
+        assert g.take(2) == (3, 4)
+
+
+def test_nobody_waits_for_who_will_not_come():
+    g = Groups(hosts(2, 2), fixed=[(1, 2), (3, 4)])
+    g.add(1, "h0")
+    g.add(3, "h1")
+
+    g.remove(2)
+    g.remove(4)
+
+    assert g.take(2) == (1, 3)
+
+
 def test_survivors_of_fixed_groups_form_new_ones():
     g = groups(4, 4, fixed=[(1, 2), (3, 4), (5, 6), (7, 8)])
     for rank in (2, 3):

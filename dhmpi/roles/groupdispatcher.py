@@ -98,6 +98,7 @@ class GroupDispatcher(Dispatcher):
 
     def leave(self, rank: int, now: float, reason: str, died: bool = False) -> None:
         self._expected.discard(rank)
+        self._groups.remove(rank)
         self._numbers.drop_rank(rank)
         super().leave(rank, now, reason, died)
         n = len(self._expected)

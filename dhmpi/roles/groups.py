@@ -27,9 +27,10 @@ class Groups:
     Parameters
     ----------
     hosts : mapping of int to str
-        Host of each rank that may ever be part of a group, by which the blocks are aligned; others are welcome too.
+        Host of each rank that is to come, by which the blocks are aligned; others are welcome too.  Until it has come
+        or is removed its host and its group wait for it: who comes first does not work with whoever comes second.
     fixed : sequence of tuple of int, optional
-        Groups that are taken as they are, for evaluations of their size, while all their ranks are there.
+        Groups that are taken as they are, for evaluations of their size, while no rank of them is removed.
     """
 
     def __init__(self, hosts: Mapping[int, str], fixed: Sequence[Group] = ()) -> None:
@@ -39,7 +40,10 @@ class Groups:
         self._fixed = [tuple(group) for group in fixed if len(group) > 1]
         self._fixed_of = {rank: group for group in self._fixed for rank in group}
         self._there: dict[int, str] = {}
+        self._to_come = dict(hosts)
         self._n_there: dict[str, int] = {}
+        self._n_expected: dict[str, int] = {host: len(ranks) for host, ranks in self._blocks.items()}
+        """Ranks of each host that are there or to come."""
         self._idle: set[int] = set()
         self._free: dict[str, set[int]] = {}  # idle and not reserved
         self._by_n_free: dict[int, OrderedDict[str, None]] = {}
@@ -71,14 +75,20 @@ class Groups:
             ranks.append(rank)
         self._there[rank] = host
         self._n_there[host] = self._n_there.get(host, 0) + 1
+        if self._to_come.pop(rank, None) is None:
+            self._n_expected[host] = self._n_expected.get(host, 0) + 1
         self._set_idle(rank, idle)
 
     def remove(self, rank: int) -> None:
         """Count on a rank no more: it is dead, silent, or left out with its host."""
+        if rank in self._to_come:
+            self._n_expected[self._to_come.pop(rank)] -= 1
         if rank not in self._there:
             return
         self._set_idle(rank, False)
-        self._n_there[self._there.pop(rank)] -= 1
+        host = self._there.pop(rank)
+        self._n_there[host] -= 1
+        self._n_expected[host] -= 1
         if rank in self._reserved:
             self.cancel_reservation()
 
@@ -165,6 +175,9 @@ class Groups:
     def _intact(self, group: Group) -> bool:
         return all(rank in self._there for rank in group)
 
+    def _is_expected(self, group: Group) -> bool:
+        return all(rank in self._there or rank in self._to_come for rank in group)
+
     def _is_free(self, rank: int) -> bool:
         return rank in self._idle and rank not in self._reserved
 
@@ -175,9 +188,9 @@ class Groups:
             for group in self._fixed:
                 if all(map(self._is_free, group)) and not any(self._there[rank] in avoid for rank in group):
                     return list(group)
-            kept = {rank for group in self._fixed if self._intact(group) for rank in group}
+            kept = {rank for group in self._fixed if self._is_expected(group) for rank in group}
         if not kept:
-            largest = max((n for host, n in self._n_there.items() if host not in avoid), default=0)
+            largest = max((n for host, n in self._n_expected.items() if host not in avoid), default=0)
             return self._on_one_host(k, avoid) if k <= largest else self._across(k, avoid)
         # Ranks that are in no whole group: few, after deaths.
         loose: dict[str, list[int]] = {}
@@ -230,7 +243,7 @@ class Groups:
             host
             for n in sorted(self._by_n_free, reverse=True)
             for host in self._by_n_free[n]
-            if host not in avoid and n == self._n_there[host]
+            if host not in avoid and n == self._n_expected[host]
         ]
         chosen: list[int] = []
         used = set()
