@@ -12,9 +12,11 @@ Problem.add_hyperparameter((0.0, 1.0), "x")
 
 
 def run(config):
+    trial = dhmpi.trial()
     for step in range(1, N_STEPS + 1):
         time.sleep(0.02)
-        dhmpi.trial().report(step, config["x"])
-        if dhmpi.trial().should_stop():
+        trial.report(step, config["x"])
+        if trial.should_stop():
             break
-    return {"objective": config["x"], "steps": step}
+    steps = [step] if trial.comm is None else trial.comm.allgather(step)
+    return {"objective": config["x"], "steps": step, "alike": steps == [step] * len(steps)}

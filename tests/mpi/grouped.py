@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import time
 
 import dhmpi
 
 NASTY = {int(id_): mode for mode, _, id_ in (w.partition("@") for w in os.environ.get("GROUPED", "").split(",")) if id_}
+kept = []
 SECONDS = float(os.environ.get("GROUPED_SECONDS", "0.01"))
 
 
@@ -46,13 +48,14 @@ def run(config, comm):
     """Return the sum of x over the group, which all of it must compute together."""
     trial = dhmpi.trial()
     assert trial.comm is comm
-    assert len(trial.hosts) == comm.size
+    assert comm.allgather(socket.gethostname()) == list(trial.hosts)
     print(f"trial {trial.id} on rank {comm.rank} of {comm.size}")
     if trial.id in NASTY and trial.attempt == 0:
         nasty(NASTY[trial.id], comm)
     time.sleep(SECONDS)
     total = comm.allreduce(config["x"])
-    return {"objective": total / comm.size - 1e-7 * config["n"], "size": comm.size}
+    hosts = ",".join(sorted(set(trial.hosts)))
+    return {"objective": total / comm.size - 1e-7 * config["n"], "size": comm.size, "hosts": hosts}
 
 
 def nasty(mode, comm):
@@ -64,6 +67,11 @@ def nasty(mode, comm):
     if (mode == "die" and last) or (mode == "leader dies" and comm.rank == 0):
         time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGKILL)
+    if mode in ("eat", "keep") and last:
+        much = b"x" * (500 << 20)
+        if mode == "keep":
+            kept.append(much)
+        time.sleep(1000)
     if mode == "hang" and last:
         time.sleep(1000)
     while mode == "ignore" and last:

@@ -100,6 +100,28 @@ def test_a_host_where_evaluations_crash_is_quarantined(start_on_hosts, tmp_path)
     assert "gets no new trials" in (directory / "dhmpi.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("nodes", "ranks", "there"),
+    [
+        (2, {"1-2,4-5,7-8"}, {"dhmpi2,dhmpi3"}),
+        pytest.param(1, {"1,4,7", "2,5,8"}, {"dhmpi2", "dhmpi3"}, marks=pytest.mark.large),
+    ],
+)
+def test_an_evaluation_may_have_whole_hosts(start_on_hosts, tmp_path, nodes, ranks, there):
+    directory = tmp_path / "run"
+    study = ("--problem", HERE / "grouped.py", "--run", HERE / "grouped.py", "--surrogate-model", "DUMMY")
+
+    words = (*study, "--num-nodes-per-eval", nodes, "--job-mode", "mpi", "--max-evals", 12, "--log-dir", directory)
+    ended = start_on_hosts(*words).wait()
+
+    assert ended.code == 0, ended.err
+    table = rows(directory)
+    assert [row["status"] for row in table] == ["done"] * 12
+    assert {row["m:ranks"] for row in table} == ranks
+    assert {row["m:hosts"] for row in table} == there
+    assert {row["m:size"] for row in table} == {str(3 * nodes)}
+
+
 def test_times_are_on_the_clock_of_the_master(start_on_hosts, tmp_path):
     directory = tmp_path / "run"
     began = time.time()
