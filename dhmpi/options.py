@@ -243,11 +243,17 @@ class SearchOptions:
         False, "leave copies on the nodes, so that the next launch there has them already", "how to evaluate"
     )
     max_rss: float | None = option(
-        None, "MB; an evaluation whose processes use more is killed", "how to evaluate", float, metavar="MB"
+        None,
+        "MB; an evaluation whose processes use more is killed; of several ranks it is ended, and a rank that does not "
+        "free the memory then ends",
+        "how to evaluate",
+        float,
+        metavar="MB",
     )
     recycle_rss: float | None = option(
         None,
-        "MB; the evaluating process is replaced between evaluations when it has grown beyond",
+        "MB; the evaluating process is replaced between evaluations when it has grown beyond; not for evaluations of "
+        "several ranks",
         "how to evaluate",
         float,
         metavar="MB",
@@ -397,10 +403,8 @@ class SearchOptions:
             raise OptionError("--stage-to and --keep-staged need --stage, which says what is copied")
         if self.stage is not None and not self.staging:
             raise OptionError("--stage names nothing to copy")
-        if self.stage is not None and not self.in_processes:
-            raise OptionError(
-                "--stage needs evaluations in processes: the ranks themselves have begun with the originals"
-            )
+        if self.stage is not None and self.evaluator == "inline":
+            raise OptionError("--stage needs --evaluator process or group: inline functions are those of the ranks")
         if external.is_external(self.run):
             external.Program(self.run)
             if self.evaluator == "inline":
@@ -417,12 +421,11 @@ class SearchOptions:
     def _check_groups(self) -> None:
         if self.evaluator == "inline":
             raise OptionError("evaluations of several ranks need --evaluator group, got inline")
-        for name in ("max_rss", "recycle_rss"):
-            if getattr(self, name) is not None:
-                raise OptionError(
-                    f"{flag(name)} cannot be enforced in evaluations of several ranks, which happen in the ranks "
-                    f"themselves: leave it out"
-                )
+        if self.recycle_rss is not None:
+            raise OptionError(
+                "--recycle-rss cannot be used with evaluations of several ranks: they happen in the ranks themselves, "
+                "and no rank can be replaced while others go on; --max-rss works"
+            )
         k, nodes = self.num_ranks_per_eval, self.num_nodes_per_eval
         if k is not None and nodes is not None and k % nodes:
             raise OptionError(f"--num-ranks-per-eval {k} cannot be shared equally by --num-nodes-per-eval {nodes}")

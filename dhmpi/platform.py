@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 _PR_SET_CHILD_SUBREAPER = 36
+_CLONE_FS = 0x200
 
 HAS_PROC = os.path.exists("/proc/self/stat")
 
@@ -73,6 +74,23 @@ def set_parent_death_signal(number: int = signal.SIGKILL) -> bool:
 def set_timer_slack(nanoseconds: int) -> bool:
     """Say how late the sleeps of this thread may end (the kernel's default is 50,000); return whether it worked."""
     return _prctl(_PR_SET_TIMERSLACK, nanoseconds)
+
+
+def keep_own_directory() -> bool:
+    """Give this thread a working directory of its own, so far that of all; return whether that is possible here."""
+    try:
+        return ctypes.CDLL(None).unshare(_CLONE_FS) == 0
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def free_memory() -> bool:
+    """Give back to the system what this process does not use any more; return whether that is possible here."""
+    gc.collect()
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):
+        return False
 
 
 def set_process_name(name: str) -> bool:

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -148,8 +149,20 @@ def moved_name(name: str, paths: Mapping[str, str]) -> str:
 
 def here(path: str | Path) -> Path:
     """Return where the copy of a path is for the evaluation that is running; the path itself if it has none."""
-    paths = json.loads(os.environ.get(VARIABLE) or "{}")
+    paths = _copies()
     return Path(moved(str(Path(path).absolute()), paths)) if paths else Path(path)
+
+
+def import_copies() -> None:
+    """Import from the copies from now on; what is imported already stays, with all that its packages will import."""
+    paths = _copies()
+    sys.path[:] = [moved(os.path.abspath(word), paths) for word in sys.path] if paths else sys.path  # noqa: PTH100
+
+
+def _copies() -> dict[str, str]:
+    """Return original paths and their copies, as this process was told."""
+    found: dict[str, str] = json.loads(os.environ.get(VARIABLE) or "{}")
+    return found
 
 
 # -- what is copied ----------------------------------------------------------------------------------------------------

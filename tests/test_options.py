@@ -63,8 +63,7 @@ def test_minutes_may_be_fractions():
         (["--wrap", "env {}", "--container", "x.sif"], "give one of the two"),
         (["--wrap", "env {}", "--evaluator", "inline"], "need --evaluator process"),
         (["--stopper", "median", "--evaluator", "inline"], "--stopper needs --evaluator process"),
-        (["--stage", "data", "--evaluator", "inline"], "--stage needs evaluations in processes"),
-        (["--stage", "data", "--num-ranks-per-eval", "2"], "--stage needs evaluations in processes"),
+        (["--stage", "data", "--evaluator", "inline"], "--stage needs --evaluator process or group"),
         (["--stopper", "halving", "--stopper-factor", "1"], "--stopper-factor must be >= 2"),
     ],
 )

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 from evaluating import until
@@ -166,6 +168,26 @@ def test_processors_are_those_of_the_affinity_mask():
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs unshare")
+def test_a_thread_may_have_a_directory_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    moved, seen = threading.Event(), []
+
+    def beside():
+        seen.append(platform.keep_own_directory())
+        moved.wait(60)
+        seen.append(Path.cwd())
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    until(lambda: seen)
+    os.chdir("/")
+    moved.set()
+    thread.join()
+
+    assert seen == [True, tmp_path]
+
+
 def test_without_prctl_nothing_works_and_nothing_breaks(monkeypatch):
     def missing(_):
         raise OSError
@@ -175,6 +197,8 @@ def test_without_prctl_nothing_works_and_nothing_breaks(monkeypatch):
     assert not platform.set_child_subreaper()
     assert not platform.set_parent_death_signal()
     assert not platform.set_timer_slack(1)
+    assert not platform.keep_own_directory()
+    assert not platform.free_memory()
 
 
 def test_the_age_of_a_process_is_known():

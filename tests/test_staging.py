@@ -1,5 +1,6 @@
 """Copies on a node: what is in them, where they lie, who uses them, and what cannot be copied."""
 
+import json
 import os
 import stat
 import subprocess
@@ -12,7 +13,7 @@ import dhmpi
 from dhmpi.errors import OptionError
 from dhmpi.mpi import stage as over_mpi
 from dhmpi.options import AmbsOptions
-from dhmpi.staging import VARIABLE, Place, Staged, StagingError, look, moved, moved_name, packed
+from dhmpi.staging import VARIABLE, Place, Staged, StagingError, import_copies, look, moved, moved_name, packed
 
 HOLD = """
 import sys
@@ -182,7 +183,7 @@ def test_a_copy_that_breaks_off_leaves_nothing(tree, tmp_path):
         ({"stage_to": "/tmp"}, "need --stage"),
         ({"keep_staged": True}, "need --stage"),
         ({"stage": ":"}, "names nothing"),
-        ({"stage": "a", "evaluator": "inline"}, "needs evaluations in processes"),
+        ({"stage": "a", "evaluator": "inline"}, "needs --evaluator process or group"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):
@@ -222,6 +223,17 @@ def test_an_evaluation_looks_for_modules_and_programs_in_the_copies(tmp_path, mo
     assert dhmpi.staged("/home/me/code/data.npz") == copy / "code/data.npz"
     monkeypatch.delenv(VARIABLE)
     assert dhmpi.staged("data.npz") == Path("data.npz")
+
+
+def test_a_process_that_has_begun_imports_copies_from_then_on(monkeypatch):
+    monkeypatch.setattr(sys, "path", ["/home/me/code", "/home/me/code/lib", "/else"])
+    import_copies()
+    assert sys.path == ["/home/me/code", "/home/me/code/lib", "/else"]
+
+    monkeypatch.setenv(VARIABLE, json.dumps({"/home/me/code": "/d/code"}))
+    import_copies()
+
+    assert sys.path == ["/d/code", "/d/code/lib", "/else"]
 
 
 # -- how they travel

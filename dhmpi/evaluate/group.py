@@ -8,6 +8,7 @@ after 0.5 s by a signal sent then).  Nothing here knows MPI.  Start reading at `
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import queue
@@ -22,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dhmpi import platform
 from dhmpi.errors import DhmpiError
 from dhmpi.evaluate import context, failure
 from dhmpi.evaluate.interface import EvaluationSpec, Event, Finished, Loaded, Refused, Reported
@@ -31,6 +33,7 @@ from dhmpi.evaluate.result import check
 from dhmpi.evaluate.surroundings import Surroundings, make_directory
 from dhmpi.external import is_external
 from dhmpi.load import takes_comm
+from dhmpi.staging import import_copies
 from dhmpi.trials import Status, Trial, digest
 
 ABANDON = getattr(signal, "SIGRTMIN", signal.SIGUSR2 - 2) + 2
@@ -98,6 +101,7 @@ class GroupEvaluator:
         self._served = (_ByThread(sys.stdout), _ByThread(sys.stderr))
         sys.stdout, sys.stderr = self._served  # type: ignore[assignment]
         self._surroundings = Surroundings()
+        self._home = str(Path.cwd())
 
     # -- the main thread -----------------------------------------------------------------------------------------------
 
@@ -106,6 +110,7 @@ class GroupEvaluator:
         raised: list[BaseException] = []
 
         def beside() -> None:
+            platform.keep_own_directory()  # others change that of the process, by which they find files of theirs
             for stream in self._served:
                 stream.serve()
             try:
@@ -126,6 +131,7 @@ class GroupEvaluator:
                 pass  # it came when the function had ended
         for stream in self._served:
             stream.unite()
+        self._surroundings.move(self._home)
         if raised:
             raise raised[0]
 
@@ -136,7 +142,10 @@ class GroupEvaluator:
     def _load(self, spec: EvaluationSpec) -> None:
         began = time.perf_counter()
         event: Event
+        self._redirect_to_log(spec.log)
         try:
+            self._surroundings.move(spec.home or self._home)
+            import_copies()
             self._run = run = load_prepared(spec.run, spec.problem, with_comm=True)
             self._takes_comm = takes_comm(run)
             event = Loaded(time.perf_counter() - began)
@@ -145,7 +154,22 @@ class GroupEvaluator:
         except BaseException as exception:  # of the user's module, sys.exit for instance
             event = Refused(f"{spec.run} cannot be imported: {failure.describe(exception)}")
         self._surroundings.restore()
+        with contextlib.suppress(OSError):
+            if spec.log is not None and spec.log.stat().st_size == 0:
+                spec.log.unlink()
         self._end(event)
+
+    def _redirect_to_log(self, log: Path | None) -> None:
+        """Let what imports print go to a file, if it can be made."""
+        if log is None:
+            return
+        try:
+            log.parent.mkdir(exist_ok=True)
+            fd = _opened(str(log))
+        except OSError:  # where evaluations can write nothing either, each of them will say so
+            return
+        self._surroundings.redirect(fd)
+        os.close(fd)
 
     def _evaluate(self, place: Place, directory: str, output: str) -> None:
         """Evaluate a trial; whatever happens, an event says how it ended."""
@@ -184,6 +208,8 @@ class GroupEvaluator:
         elapsed = time.perf_counter() - began
         context.leave()
         self._surroundings.restore()
+        if status is Status.CANCELLED:
+            platform.free_memory()  # perhaps it was ended because of that
         if status is Status.FAILED:
             reason = _with_output(reason, output)
         end = start + elapsed
@@ -194,7 +220,7 @@ class GroupEvaluator:
         spec, trial = self._spec, place.trial
         assert spec is not None
         make_directory(directory)
-        fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        fd = _opened(output)
         try:
             os.write(fd, f"[dhmpi: attempt {trial.attempt}]\n".encode())
             self._surroundings.redirect(fd)
@@ -357,6 +383,10 @@ class _ByThread:
     def __getattr__(self, name: str) -> Any:
         serving = threading.get_ident() == self._server
         return getattr(self._console if serving else self._stream, name)
+
+
+def _opened(output: str) -> int:
+    return os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
 
 
 def _with_output(reason: str, output: str) -> str:

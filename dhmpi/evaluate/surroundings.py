@@ -34,6 +34,11 @@ class Surroundings:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
+    def move(self, home: str) -> None:
+        """Have evaluations begin and end in another directory than this process did."""
+        self._home = Path(home)
+        os.chdir(home)
+
     def redirect(self, fd: int) -> None:
         """Let what is printed from now on, by anybody, go to a file."""
         self.flush()

@@ -154,7 +154,8 @@ class Step(IntEnum):
     """It waits for the others, so that they make their communicator."""
     DONE = 1
     FAILED = 2
-    TIMEOUT = 3
+    LIMIT = 3
+    """It is beyond a limit, which the status says, and on its way out of the evaluation."""
     LEFT = 4
     """It is out of the evaluation, as it was told."""
     APART = 5
@@ -171,7 +172,7 @@ class Part(NamedTuple):
     """A `Step`."""
     reason: str = ""
     status: str = ""
-    """Of an evaluation that has failed: a `Status`."""
+    """Of an evaluation that has failed or is beyond a limit: a `Status`."""
     damaged: bool = False
     """Whether it knows of a death, after which communicators are made in another way."""
 

@@ -34,6 +34,8 @@ LAST_WORDS = 1.0
 """Seconds from there until others are told that a member ends, and again until it does."""
 MOST_EARLY = 64
 """Trials of which others have spoken that are remembered: one that comes is soon there, the others have gone."""
+LOOK_EVERY = 0.5
+"""Seconds between looks at memory, where it has a limit."""
 WARNING = 0.25
 """Part of the time limit, 1 s at most, by which members wait for the leader's clock: it decides for all."""
 
@@ -57,6 +59,8 @@ class _Evaluation:
         """Since when it should be out of it."""
         self.told_again = 0
         self.reported = False
+        self.beyond_memory = False
+        """Whether this member used more memory than it may."""
         self.parts: dict[int, Step] = {}
         self.fault: tuple[Status, str] | None = None
         """Why it has failed, as the first member says that has failed."""
@@ -88,6 +92,10 @@ class Member(Role):
         Whether the master wants to know the values that running evaluations report.
     startup : sequence of float, optional
         Seconds of this rank's start until now, as `protocol.STARTUP` has them.
+    max_rss_mb : float, optional
+        Memory (MB of 2^20 bytes) that this rank and what its evaluation has started may use.
+    memory : callable, optional
+        Returns what they use.
     """
 
     hears = frozenset({Tag.SETUP, Tag.WORK, Tag.MEMBER, Tag.TOGETHER, Tag.STOP})
@@ -102,6 +110,8 @@ class Member(Role):
         silence: float = SILENCE,
         reports: bool = False,
         startup: Sequence[float] = (),
+        max_rss_mb: float | None = None,
+        memory: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._world = world
         self._post = world.post
@@ -114,6 +124,9 @@ class Member(Role):
         self._grace = grace
         self._reports = reports
         self._startup = startup
+        self._max_rss_mb = max_rss_mb
+        self._memory = memory
+        self._look_due = EverySeconds(LOOK_EVERY)
         self._load_began = 0.0
         self._loaded: protocol.Ready | None = None
         self._refused: protocol.Refused | None = None
@@ -281,8 +294,8 @@ class Member(Role):
                 self._tell_members(now, protocol.Together(*now.key, True, now.damaged))
                 self._begin(now)
             return
-        if step is Step.TIMEOUT:
-            self._fail(now, Status.TIMEOUT, self._too_long())
+        if step is Step.LIMIT:
+            self._fail(now, Status(part.status), part.reason)
             return
         now.parts[source] = step
         if step is Step.APART:
@@ -294,6 +307,9 @@ class Member(Role):
     # -- the end of an evaluation --------------------------------------------------------------------------------------
 
     def _take(self, event: Event | Apart) -> None:
+        if isinstance(event, Loaded) and (used := self._beyond_memory()):
+            self._refuse(f"rank {self._rank} on {self._host} uses {used} before its first evaluation")
+            return
         if isinstance(event, Loaded):
             found = (*self._startup, 0.0, event.seconds) if self._startup else ()
             self._loaded, self._refused = protocol.Ready(self._host, event.seconds, found), None
@@ -317,6 +333,8 @@ class Member(Role):
     def _finished(self, now: _Evaluation, event: Finished) -> None:
         """This member is out of the evaluation."""
         now.outcome = event
+        if now.beyond_memory and self._beyond_memory():
+            return  # it is never out of it: who keeps so much memory ends
         if now.left_at is not None:  # whatever it was, it came too late to count
             self._out(now, Step.LEFT)
         elif event.status is Status.DONE:
@@ -434,10 +452,8 @@ class Member(Role):
             if not self._is_together(now):
                 if now.leads and t - now.given > FORMING:
                     self._not_together(now)
-            elif now.began is not None and self._timeout is not None:
-                spare = 0.0 if now.leads else min(1.0, WARNING * self._timeout)
-                if t - now.began > self._timeout + spare:
-                    self._time_is_up(now)
+            elif now.began is not None:
+                self._look_at_limits(now, t - now.began)
         if now.left_at is None:
             return
         waited = t - now.left_at
@@ -449,7 +465,8 @@ class Member(Role):
             if waited > self._grace + 2 * LAST_WORDS:
                 self._die(now)
             elif waited > self._grace + LAST_WORDS and self._refused is None:
-                self._refuse(f"rank {self._rank} on {self._host} does not get out of trial {now.trial.id}, and ends")
+                does = "does not free the memory" if now.outcome is not None else "does not get out"
+                self._refuse(f"rank {self._rank} on {self._host} {does} of trial {now.trial.id}, and ends")
         if now.leads and waited > self._grace:
             self._conclude(now, late=True)
 
@@ -474,20 +491,37 @@ class Member(Role):
         self._refused = protocol.Refused(reason)
         self._post.send(self._post.lowest, Tag.REFUSED, self._refused)
 
-    def _time_is_up(self, now: _Evaluation) -> None:
+    def _look_at_limits(self, now: _Evaluation, seconds: float) -> None:
+        """End an evaluation that has lasted too long, or uses too much memory."""
+        if self._timeout is not None:
+            spare = 0.0 if now.leads else min(1.0, WARNING * self._timeout)
+            if seconds > self._timeout + spare:
+                reason = f"the evaluation was ended at its time limit of {self._timeout:g} s"
+                self._end(now, Status.TIMEOUT, reason)
+                return
+        if self._max_rss_mb is not None and self._look_due() and (used := self._beyond_memory()):
+            now.beyond_memory = True
+            self._end(now, Status.MEMORY, _where(f"the evaluation used {used}", self._rank, now.ranks))
+
+    def _beyond_memory(self) -> str:
+        """Return in words how much memory this rank uses if that is too much, else nothing."""
+        if self._max_rss_mb is None or (used := self._memory()) <= self._max_rss_mb:
+            return ""
+        return f"{used:.0f} MB, more than the limit of {self._max_rss_mb:g} MB"
+
+    def _end(self, now: _Evaluation, status: Status, reason: str) -> None:
+        """End an evaluation that is beyond a limit."""
         if now.leads:
-            self._fail(now, Status.TIMEOUT, self._too_long())
+            self._fail(now, status, reason)
         else:
             self._leave(now)
-            self._tell_leader(now, protocol.Part(*now.key, Step.TIMEOUT))
-
-    def _too_long(self) -> str:
-        return f"the evaluation was ended at its time limit of {self._timeout:g} s"
+            self._tell_leader(now, protocol.Part(*now.key, Step.LIMIT, reason, status.value))
 
     def _die(self, now: _Evaluation) -> None:
         """End this process: what it evaluates cannot be ended otherwise."""
+        cannot = "be ended" if now.outcome is None else "be made to free its memory"
         print(
-            f"dhmpi: rank {self._rank} on {self._host} ends, since trial {now.trial.id} cannot be ended otherwise"
+            f"dhmpi: rank {self._rank} on {self._host} ends, since trial {now.trial.id} cannot {cannot} otherwise"
             + ("" if self._world.survives else "; the job ends with it, and --resume continues it"),
             file=sys.stderr,
             flush=True,

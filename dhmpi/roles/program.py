@@ -281,12 +281,28 @@ class _Rank:
             from dhmpi.roles.member import GRACE, Member
 
             spec, grace = functools.partial(self.spec, here), min(options.grace, GRACE)
-            return Member(here, self.group, spec, options.eval_timeout, grace, options.silence, reports, startup)
+            return Member(
+                here,
+                self.group,
+                spec,
+                options.eval_timeout,
+                grace,
+                options.silence,
+                reports,
+                startup,
+                options.max_rss,
+                self.memory,
+            )
         from dhmpi.roles.evaluator import Evaluator  # roles are imported by the ranks that play them
 
         return Evaluator(
             here.post, host, backend, options.eval_timeout, here.clock_offset, options.silence, reports, startup
         )
+
+    def memory(self) -> float:
+        """Return what this rank uses, in MB, with what its evaluation has started."""
+        aside = 0.0 if self.keeper is None else platform.tree_rss_mb(self.keeper.pid)
+        return platform.tree_rss_mb(os.getpid()) - aside
 
     def searcher(self, here: world.World) -> Role:
         if here.layout.agents:

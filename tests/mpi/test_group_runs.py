@@ -1,6 +1,8 @@
 """Evaluations of several ranks: whoever fails, hangs or dies in one of them, the others go on."""
 
 import os
+import re
+import shutil
 import signal
 from collections import Counter
 
@@ -68,6 +70,42 @@ def test_configurations_say_how_many_ranks_they_want(run, tmp_path):
     assert {row["num_ranks"] for row in table.values()} == {"1", "2", "4"}
 
 
+def test_who_uses_too_much_memory_fails_the_trial_and_frees_it(run, tmp_path):
+    directory = tmp_path / "run"
+
+    ended = run(
+        5, "random", *GROUPED, "--max-evals", 12, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        "--max-rss", 400, environment={"GROUPED": "eat@1"},
+    )  # fmt: skip
+
+    assert ended.code == 0, ended.err
+    table = check_complete(directory, 12)
+    assert Counter(row["status"] for row in table.values()) == {"done": 11, "memory": 1}
+    assert table[1]["status"] == "memory"
+    reason = journal.replay(directory / "journal").finished[1][0].reason
+    assert re.fullmatch(
+        r"the evaluation used \d+ MB, more than the limit of 400 MB\non rank \d of the ranks .*", reason
+    )
+    assert "died" not in ended.out
+
+
+@pytest.mark.large
+@only_openmpi
+def test_who_does_not_free_the_memory_ends(run, tmp_path):
+    directory = tmp_path / "run"
+
+    ended = run(
+        7, "random", *GROUPED, "--max-evals", 24, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        "--max-rss", 400, "--grace-minutes", 0.02, environment={"GROUPED": "keep@1", "GROUPED_SECONDS": "0.5"},
+    )  # fmt: skip
+
+    assert ended.code == 0, ended.err
+    table = check_complete(directory, 24)
+    assert Counter(row["status"] for row in table.values()) == {"done": 23, "memory": 1}
+    assert "does not free the memory of trial 1" in (directory / "dhmpi.log").read_text()
+    assert "1 rank died" in ended.out
+
+
 @only_openmpi
 def test_members_and_leaders_may_die(run, tmp_path):
     directory = tmp_path / "run"
@@ -107,11 +145,13 @@ def test_members_that_mpi_keeps_apart_end_and_their_trial_goes_elsewhere(run, tm
 
 
 @only_openmpi
-def test_the_master_may_die_while_groups_evaluate(start, tmp_path):
+def test_the_master_may_die_while_groups_evaluate(start, tmp_path, monkeypatch):
     directory = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(HERE / "grouped.py", tmp_path)  # the heir finds it, though it evaluates in another directory
     launch = start(
-        6, "random", *GROUPED, "--max-evals", 30, "--num-ranks-per-eval", 2, "--log-dir", directory,
-        environment={"GROUPED_SECONDS": "0.2"},
+        6, "random", "--problem", "grouped.py", "--run", "grouped.py", "--seed", 1, "--max-evals", 30,
+        "--num-ranks-per-eval", 2, "--log-dir", directory, environment={"GROUPED_SECONDS": "0.2"},
     )  # fmt: skip
     wait_for(lambda: n_finished(directory) >= 4)
 
@@ -167,8 +207,9 @@ def test_where_deaths_are_not_survived_the_run_is_resumed_after_such_a_timeout(r
         ((*GROUPED, "--num-ranks-per-eval", 3), "no evaluator of 3 ranks"),
         ((*MIXED, "--run", HERE / "slow.py"), "has the hyperparameter num_ranks"),
         (GROUPED, "needs a communicator"),
+        ((*GROUPED, "--evaluator", "group", "--max-rss", 5), "MB, more than the limit of 5 MB before its first"),
     ],
-    ids=["too few ranks", "no groups for num_ranks", "no groups for comm"],
+    ids=["too few ranks", "no groups for num_ranks", "no groups for comm", "too little memory"],
 )
 @only_openmpi
 def test_what_cannot_work_is_refused_at_the_start(run, tmp_path, words, sentence):

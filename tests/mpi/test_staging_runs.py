@@ -1,5 +1,7 @@
 """Staging under real launches: evaluations use the copies, which are used again, and removed."""
 
+import re
+
 import pytest
 from test_ambs import either, rows
 
@@ -50,6 +52,24 @@ def test_evaluations_use_copies_that_are_kept_and_removed(run, code, tmp_path):
     assert "; 1 had it" in again.out
     assert rows(tmp_path / "again")[0]["m:study"] == f"{copy}/code/study.py"
     assert list(disk.iterdir()) == []
+
+
+def test_groups_of_ranks_use_copies_too(run, code, tmp_path):
+    study = (code / "study.py").read_text().replace("run(config)", "run(config, comm)")
+    (code / "study.py").write_text(study)
+    stage = ("--stage", f"{code}:{tmp_path / 'data.txt'}", "--stage-to", tmp_path / "disk")
+    words = ("--problem", "code/study.py", "--run", "code/study.py", "--num-ranks-per-eval", 2)
+
+    ended = run(3, "random", *words, *stage, "--max-evals", 4, "--log-dir", tmp_path / "run")
+
+    assert ended.code == 0, ended.err
+    copy = re.escape(str(tmp_path / "disk"))
+    for row in rows(tmp_path / "run"):
+        assert (row["objective"], row["m:ranks"]) == ("7.0", "1-2")
+        assert re.fullmatch(rf"{copy}/[^/]*/[^/]*/code/study\.py", row["m:study"])
+        assert row["m:helper"] == row["m:study"].replace("study.py", "helper.py")
+        assert row["m:data"] == row["m:study"].replace("code/study.py", "data.txt")
+    assert list((tmp_path / "disk").iterdir()) == []
 
 
 @either
