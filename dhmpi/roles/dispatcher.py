@@ -17,6 +17,7 @@ from typing import Any
 from dhmpi.budget import Budget, Limits, objective_for_search
 from dhmpi.journal import History
 from dhmpi.mpi.protocol import News, Progress, Proposed, Work
+from dhmpi.roles.hostwatch import HostWatch
 from dhmpi.steering import Action, in_words
 from dhmpi.stopping import Stopper
 from dhmpi.trials import EPOCHS, PARENT, Config, Loss, Outcome, Status, Trial
@@ -32,12 +33,6 @@ STRAGGLER = 3.0
 """Times the median that an evaluation lasts before it is also started elsewhere, when nothing else is left to do."""
 LEAST_STRAGGLER = 1.0
 """Seconds; no shorter evaluation is started twice."""
-FAR_MORE = 4.0
-"""Times the others' share of crashed evaluations that a host's must be before it is left out."""
-SLOW_HOST = 2.0
-"""Times the others' mean duration from which a host is called slow."""
-SLOW_AFTER = 20
-"""Evaluations before a host is called slow."""
 USUAL = 0.5
 """Part of the evaluations that must be able to end before the deadline, that one more is started."""
 
@@ -67,25 +62,6 @@ class Evaluator:
     def usable(self) -> bool:
         """Whether it may get trials."""
         return not (self.silent or self.retired or self.barred or self.awaited)
-
-
-@dataclass
-class _Host:
-    """What has come from the evaluators of a host."""
-
-    n: int = 0
-    n_crashed: int = 0
-    n_done: int = 0
-    seconds: float = 0.0
-    quarantined: bool = False
-    slow: bool = False
-
-    def count(self, outcome: Outcome) -> None:
-        """Take in an outcome; whether it crashed is for others to count."""
-        self.n += 1
-        if outcome.status is Status.DONE:
-            self.n_done += 1
-            self.seconds += outcome.elapsed
 
 
 class _Orders:
@@ -157,7 +133,7 @@ class Dispatcher:
         self._copy: dict[int, int] = {}  # trial -> another rank that runs it too
         self._losses: dict[int, list[Loss]] = {}
         self._evaluators: dict[int, Evaluator] = {}
-        self._hosts: dict[str, _Host] = {}
+        self._hosts = HostWatch(limits.quarantine_after)
         # The first of a plain dict takes ever longer to find when the first is what is always removed.
         self._idle: OrderedDict[int, None] = OrderedDict()  # ranks that hold nothing, first come first
         self._n_usable = 0
@@ -322,7 +298,10 @@ class Dispatcher:
             self._record(outcome, trial)
             self.n_started = max(self.n_started, trial.id + 1)
         self._losses = {id_: list(losses) for id_, losses in history.losses.items()}
-        self._recount(history)
+        self._hosts.recount(history)
+        self._durations.extend(outcome.elapsed for outcome in history.outcomes_of_launch() if outcome.elapsed > 0)
+        if self._durations:
+            self._set_depth()
         self.n_asks = history.n_asks
         self._was_exhausted = history.exhausted
         for trial in history.unfinished.values():
@@ -332,7 +311,7 @@ class Dispatcher:
                 continue
             for rank in holders:
                 since = history.since.get(trial.id, now)
-                barred = self._quarantined(hosts[rank])
+                barred = self._hosts.is_quarantined(hosts[rank])
                 evaluator = self._evaluators.setdefault(
                     rank, Evaluator(hosts[rank], seen=now, since=since, barred=barred, awaited=True)
                 )
@@ -348,7 +327,7 @@ class Dispatcher:
         evaluator = self._evaluators.get(rank)
         if evaluator is None:
             evaluator = self._evaluators[rank] = Evaluator(
-                host, seen=now, since=now, barred=self._quarantined(host), awaited=True
+                host, seen=now, since=now, barred=self._hosts.is_quarantined(host), awaited=True
             )
         self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
         if not evaluator.awaited:
@@ -369,7 +348,9 @@ class Dispatcher:
 
     def join(self, rank: int, host: str, now: float) -> None:
         """Take in an evaluator that is ready for work."""
-        evaluator = self._evaluators[rank] = Evaluator(host, seen=now, since=now, barred=self._quarantined(host))
+        evaluator = self._evaluators[rank] = Evaluator(
+            host, seen=now, since=now, barred=self._hosts.is_quarantined(host)
+        )
         self._n_usable += evaluator.usable
         self._rest(rank, evaluator)
         self._events.append({"e": "joined", "t": now, "rank": rank, "host": host})
@@ -867,64 +848,24 @@ class Dispatcher:
 
     def _count(self, outcome: Outcome, now: float) -> None:
         """Note what came from a host."""
-        if outcome.status in (Status.LOST, Status.REUSED):
-            return  # the losses are counted; nobody has evaluated the other
-        host = self._hosts.get(outcome.host)
-        if host is None:
-            host = self._hosts[outcome.host] = _Host()
-        host.count(outcome)
-        if outcome.status is Status.DONE:
-            if host.n_done % SLOW_AFTER == 0 and len(self._hosts) > 1 and not host.slow:
-                self._check_slow(outcome.host, host)
-        elif outcome.status is Status.CRASHED:
-            self._crashed(outcome.host, now)
+        if remark := self._hosts.count(outcome):
+            self._remarks.append(remark)
+        if outcome.status is Status.CRASHED:
+            self._check_host(outcome.host, now)
 
-    def _recount(self, history: History) -> None:
-        """Learn from the journal what earlier masters of this launch knew of hosts, and of durations."""
-        for outcome in history.outcomes_of_launch():
-            if outcome.status in (Status.LOST, Status.REUSED):
-                continue
-            host = self._hosts.setdefault(outcome.host, _Host())
-            host.count(outcome)
-            host.n_crashed += outcome.status is Status.CRASHED
-            if outcome.elapsed > 0:
-                self._durations.append(outcome.elapsed)
-        for name, n in history.deaths.items():
-            host = self._hosts.setdefault(name, _Host())
-            host.n += n
-            host.n_crashed += n
-        for name, host in self._hosts.items():
-            host.quarantined = name in history.quarantined
-            host.slow = host.n_done >= SLOW_AFTER and self._is_slow(name, host)
-        if self._durations:
-            self._set_depth()
-
-    def _crashed(self, name: str, now: float) -> None:
+    def _check_host(self, name: str, now: float) -> None:
         """Leave a host out if evaluations crash there far more often than elsewhere."""
-        host = self._hosts.setdefault(name, _Host())
-        host.n_crashed += 1
-        after = self.limits.quarantine_after
-        if after is None or host.n_crashed < after or host.quarantined:
-            return
-        others = [other for name_, other in self._hosts.items() if name_ != name and not other.quarantined]
-        elsewhere = (sum(o.n_crashed for o in others) + 1) / (sum(o.n for o in others) + 2)
-        if host.n_crashed / max(1, host.n) <= FAR_MORE * elsewhere:
+        if not self._hosts.is_suspect(name):
             return
         if not any(e.usable and e.host != name for e in self._evaluators.values()):
             return  # the last host is better than none
-        host.quarantined = True
+        host, reason = self._hosts.quarantine(name)
         self._events.append({"e": "quarantined", "t": now, "host": name, "crashed": host.n_crashed, "of": host.n})
-        self._remarks.append(
-            f"host {name} gets no new trials: {host.n_crashed} of {host.n} evaluations crashed there, "
-            f"{100 * elsewhere:.0f} % elsewhere"
-        )
+        self._remarks.append(reason)
         for rank, evaluator in self._evaluators.items():
             if evaluator.host == name:
                 self._change(rank, evaluator, barred=True)
                 self._orders(rank).recalled += list(evaluator.queue)[1:]
-
-    def _quarantined(self, name: str) -> bool:
-        return name in self._hosts and self._hosts[name].quarantined
 
     def _readmit(self, now: float) -> None:
         """Give hosts that were left out trials again when there is nobody else."""
@@ -933,31 +874,11 @@ class Dispatcher:
             return
         if any(evaluator.awaited and not (evaluator.barred or evaluator.silent) for evaluator in evaluators):
             return  # one that may be usable has not answered this master yet
-        for name, host in self._hosts.items():
-            if host.quarantined:
-                host.quarantined = False
-                self._events.append({"e": "readmitted", "t": now, "host": name})
-                self._remarks.append(f"host {name} gets trials again: there is no other")
+        for name in self._hosts.readmit():
+            self._events.append({"e": "readmitted", "t": now, "host": name})
+            self._remarks.append(f"host {name} gets trials again: there is no other")
         for rank, evaluator in self._evaluators.items():
             self._change(rank, evaluator, barred=False)
-
-    def _check_slow(self, name: str, host: _Host) -> None:
-        if self._is_slow(name, host):
-            host.slow = True
-            n, seconds = self._elsewhere(name)
-            self._remarks.append(
-                f"host {name} is slow: an evaluation takes {host.seconds / host.n_done:.3g} s there, "
-                f"{seconds / n:.3g} s elsewhere"
-            )
-
-    def _is_slow(self, name: str, host: _Host) -> bool:
-        n, seconds = self._elsewhere(name)
-        return n >= SLOW_AFTER and host.seconds / host.n_done > SLOW_HOST * seconds / n
-
-    def _elsewhere(self, name: str) -> tuple[int, float]:
-        """Return how many evaluations have succeeded on other hosts, and the seconds they took."""
-        others = [other for name_, other in self._hosts.items() if name_ != name]
-        return sum(other.n_done for other in others), sum(other.seconds for other in others)
 
     def _give(self, rank: int, evaluator: Evaluator, trial: Trial, now: float) -> None:
         evaluator.queue.append(trial.id)
@@ -1051,8 +972,8 @@ class Dispatcher:
 
     def _note_death(self, host: str, now: float) -> None:
         """Count an evaluator that died while it ran a trial."""
-        self._hosts.setdefault(host, _Host()).n += 1
-        self._crashed(host, now)
+        self._hosts.count_death(host)
+        self._check_host(host, now)
 
     def _lose(self, trial: Trial, rank: int, host: str, why: str, reason: str, now: float) -> None:
         """Give up a trial for good."""
