@@ -270,8 +270,11 @@ def main():
     found = {}
     for name in names:
         name, _, argument = name.partition("=")
+        began = time.monotonic()
         found[name] = globals()[name](backend, *(int(argument),) if argument else ())
         WORLD.Barrier()
+        if RANK == 0:  # in the end, that is what a launch shows that had not enough time
+            print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
     everywhere = WORLD.gather(found)
     if RANK == 0:
         print("FOUND", json.dumps({name: [rank[name] for rank in everywhere] for name in found}))
