@@ -88,3 +88,6 @@ def _keras() -> Any:
     import keras  # late: 2 s and 500 MB, and only training needs it
 
     return keras
+
+
+run.prepare = _keras  # type: ignore[attr-defined]
