@@ -100,11 +100,14 @@ def test_a_child_has_the_architecture_of_the_best_but_for_one_decision_and_hyper
     assert all(child["learning_rate"] != parent["learning_rate"] for child in children)
 
 
-def test_the_first_hyperparameters_fill_their_space_evenly_and_architectures_are_random():
+def test_the_first_hyperparameters_fill_their_space_and_architectures_are_random():
     configs = [config for _, config in make(n_evaluators=16, max_evals=400, population_size=40).ask(16)]
 
     decades = [math.floor(math.log10(config["learning_rate"])) for config in configs]
-    assert all(4 <= decades.count(decade) <= 7 for decade in (-4, -3, -2))
+    # Half of them are nearer to the middle; evenly there would be five in each decade.
+    n_low, n_middle, n_high = (decades.count(decade) for decade in (-4, -3, -2))
+    assert min(n_low, n_high) >= 2
+    assert 6 <= n_middle <= 11
     assert {config["batch_size"] for config in configs} == {16, 32, 64, 128}
     assert len({tuple(config[name] for name in DECISIONS) for config in configs}) == 16
 

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from dhmpi.search.acquisition import ACQUISITIONS
+from dhmpi.search.chooser import initial_design
+from dhmpi.search.encoding import Encoding
 from dhmpi.search.model_based import ModelBasedSearch
 from dhmpi.search.surrogate import GaussianProcess, Normaliser, surrogate
+from dhmpi.search.uniform import UniformSearch
 
 GROUPS = np.array([0, 1, 2, 3, 3, 3])
 """Three numbers and a choice of three."""
@@ -74,17 +77,17 @@ def test_a_gaussian_posterior_that_was_kept_up_to_date_is_that_of_all_points():
     posterior.extend(candidates[25:])
 
     kernel = model._kernel(model._theta)
-    x, pending = model._x / kernel.scales, candidates[:5] / kernel.scales
+    x, pending = kernel.seen(model._x), kernel.seen(candidates[:5])
     noise = kernel.noise * np.eye(len(model._x))
     lies = kernel(pending, x) @ np.linalg.solve(kernel(x, x) + noise, model._z)
     lies[1] = 0.5
-    known = np.concatenate([x, pending, candidates[8:9] / kernel.scales])
+    known = np.concatenate([x, pending, kernel.seen(candidates[8:9])])
     z = np.concatenate([model._z, lies, [-0.7]])
     inverse = np.linalg.inv(kernel(known, known) + kernel.noise * np.eye(len(z)))
-    seen = candidates[5:] / kernel.scales
+    seen = kernel.seen(candidates[5:])
     cross = kernel(seen, known)
     assert np.allclose(posterior.mean, cross @ inverse @ z, atol=1e-6)
-    variance = kernel.signal - np.einsum("ij,jk,ik->i", cross, inverse, cross)
+    variance = kernel.variance(seen) - np.einsum("ij,jk,ik->i", cross, inverse, cross)
     assert np.allclose(posterior.std, np.sqrt(np.maximum(variance, 1e-12)), atol=1e-5)
 
 
@@ -172,6 +175,36 @@ def test_a_model_is_fitted_less_and_less_often():
     assert 3 <= searched.n_fits - before <= 5
 
 
+def test_a_trend_is_seen_from_fewer_points_than_there_are_coefficients():
+    """Twelve numbers, ten points: far from all of them the order of what is expected is that of the objective."""
+    model = GaussianProcess(np.arange(12))
+    x, far = (np.random.default_rng(i).random((n, 12)) for i, n in ((0, 10), (1, 200)))
+
+    model.fit(x, Normaliser(x @ np.arange(12.0)).normalised, 10, np.random.default_rng(0))
+    expected = model.posterior(far, np.empty((0, 12)), None).mean
+
+    assert np.corrcoef(expected, far @ np.arange(12.0))[0, 1] > 0.6
+
+
+def test_choices_have_no_trend():
+    kernel = GaussianProcess(GROUPS)._kernel(GaussianProcess(GROUPS)._start)
+
+    assert np.array_equal(kernel.trend > 0, [True, True, True, False, False, False])
+
+
+def test_a_design_begins_with_the_default_and_is_denser_in_the_middle():
+    space = numbers(4)
+    space.add(ConfigSpace.Categorical("kind", list("abcd"), default="c"))
+    encoding = Encoding(space)
+
+    rows = initial_design(encoding, 64, seed=0)
+
+    assert encoding.decode(rows[:1]) == [{**{f"x{i}": 0.0 for i in range(4)}, "kind": "c"}]
+    middle = np.all(np.abs(rows[:, ~encoding.nominal] - 0.5) <= 0.25, axis=1)
+    assert 32 <= middle.sum() < 48
+    assert {config["kind"] for config in encoding.decode(rows[middle])} == set("abcd")
+
+
 def test_most_proposals_are_near_the_optimum_of_a_bowl():
     found = [bowl(config) for seed in range(2) for config in play(search(numbers(5), seed), 50, batch=2)[30:]]
 
@@ -196,11 +229,15 @@ def test_hyperparameters_that_only_some_have_are_tuned_where_they_matter():
 
 
 def test_where_evaluations_fail_is_avoided():
-    found = play(search(numbers()), 50, lambda config: bowl(config) if config["x0"] < 0 else None, batch=2)
+    found = [
+        config["x0"]
+        for seed in (1, 2, 3)
+        for config in play(search(numbers(), seed), 50, lambda c: bowl(c) if c["x0"] < 0 else None, batch=2)[25:]
+    ]
 
-    # The best that does not fail lies right at the border.
-    assert np.mean([config["x0"] < 0.1 for config in found[25:]]) > 0.9
-    assert np.mean([config["x0"] < 0 for config in found[25:]]) > 0.6
+    # The best that does not fail lies right at the border, and what is expected beyond it is better still.
+    assert np.mean(np.array(found) < 0.1) > 0.8
+    assert np.mean(np.array(found) < 0) > 0.6
 
 
 @pytest.mark.parametrize("acq_func", ACQUISITIONS)
@@ -255,4 +292,6 @@ def test_two_hundred_dimensions_are_searched():
     found = play(search(numbers(200), n_evaluators=10, max_evals=80), 30, batch=10)
 
     assert len(found) == 30
-    assert max(map(bowl, found[20:])) > max(map(bowl, found[:10]))
+    # The default, in the middle, is not beaten so soon in so many dimensions, but random ones are.
+    random = play(UniformSearch(numbers(200), 1), 100)
+    assert np.median(list(map(bowl, found[20:]))) > max(map(bowl, random))

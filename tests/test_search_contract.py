@@ -197,8 +197,9 @@ def test_same_seed_and_calls_give_the_same_proposals(make, space):
 
 
 def test_another_seed_gives_other_proposals(make):
-    first = play(make(conditional(), seed=3), 25)
-    second = play(make(conditional(), seed=4), 25)
+    # The first may be the default.
+    first = play(make(conditional(), seed=3), 25)[1:]
+    second = play(make(conditional(), seed=4), 25)[1:]
 
     common = {frozen(config) for _, config in first} & {frozen(config) for _, config in second}
     assert all(config["model"] == "none" for config in map(dict, common))  # of which there are a hundred

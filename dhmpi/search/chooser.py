@@ -382,23 +382,35 @@ def _fresh(encoding: Encoding, rows: np.ndarray, taken: Taken) -> np.ndarray:
 
 
 def initial_design(encoding: Encoding, n: int, seed: int) -> np.ndarray:
-    """Return up to `n` different rows that fill a space evenly: a scrambled Sobol sequence through the priors."""
+    """Return up to `n` different rows: the default configuration, then a scrambled Sobol sequence through the priors.
+
+    Every second point of the sequence is drawn half of the way towards the medians of the numbers: ranges are mostly
+    chosen around what may be good, and nearly all of a space of many dimensions lies at its border, so that a few
+    evaluations find better configurations in between.
+
+    References
+    ----------
+    Cauwet, Couprie, Dehos, Luc, Rapin, Riviere, Teytaud, Teytaud, Usunier (2020), Fully Parallel Hyperparameter Search:
+    Reshaped Space-Filling, ICML.
+    """
     if n == 0:
         return np.empty((0, encoding.n_dims))
     rng = np.random.default_rng(seed)
     # Clauses and discrete values make some of the sequence useless, so it starts out longer.
-    rows = encoding.place(qmc.Sobol(encoding.n_dims, seed=rng).random_base2(math.ceil(math.log2(4 * n))))
+    quantiles = qmc.Sobol(encoding.n_dims, seed=rng).random_base2(math.ceil(math.log2(4 * n)))
+    quantiles[1::2] = np.where(encoding.nominal, quantiles[1::2], 0.25 + 0.5 * quantiles[1::2])
+    rows = np.concatenate([encoding.default(), encoding.place(quantiles)])
     return np.array(list(dict(zip(encoding.identities(rows), rows)).values())[:n]).reshape(-1, encoding.n_dims)
 
 
 def design_size(encoding: Encoding, n_evaluators: int, max_evals: int) -> int:
     """Return how many trials an initial design should have.
 
-    Two for each hyperparameter, and one for each evaluator at least; but a quarter of the budget at most, unless there
+    One for each hyperparameter, and one for each evaluator at least; but a quarter of the budget at most, unless there
     are more evaluators.
     """
     check_least("max_evals", max_evals, 1)
-    return min(max(2 * encoding.n_free, n_evaluators), max(max_evals // 4, n_evaluators))
+    return min(max(encoding.n_free, n_evaluators), max(max_evals // 4, n_evaluators))
 
 
 def _subset(objectives: np.ndarray, among: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

@@ -58,6 +58,8 @@ class Encoding:
         Number of hyperparameters that can vary.
     n_conditional : int
         Number of hyperparameters that are not always active.
+    nominal : ndarray of bool, shape (n_dims,)
+        Which hyperparameters are choices without an order.
     groups : ndarray of shape (n_features,)
         Which free hyperparameter, counted from 0, a column of :meth:`features` belongs to.
 
@@ -76,7 +78,7 @@ class Encoding:
         hyperparameters = [space[name] for name in self.names]
         self._choices = [_choices(hp) for hp in hyperparameters]
         self._index = [{choice: i for i, choice in enumerate(choices or ())} for choices in self._choices]
-        self._nominal = np.array([_is_nominal(hp) for hp in hyperparameters])
+        self.nominal = np.array([_is_nominal(hp) for hp in hyperparameters])
         self._discrete = np.array([not isinstance(hp, FloatHyperparameter) for hp in hyperparameters])
         self._log = np.array([bool(getattr(hp, "log", False)) for hp in hyperparameters])
         # A float lies in [least, most], an integer v in the cell [v, v + 1), choice number i in [i, i + 1).
@@ -89,7 +91,7 @@ class Encoding:
         self._low[self._log], self._high[self._log] = np.log(self._low[self._log]), np.log(self._high[self._log])
         self._log_cells = self._log & self._discrete
         self._priors = [self._prior(hp, j) for j, hp in enumerate(hyperparameters)]
-        self._weighted = {j: prior for j, prior in enumerate(self._priors) if prior is not None and self._nominal[j]}
+        self._weighted = {j: prior for j, prior in enumerate(self._priors) if prior is not None and self.nominal[j]}
         self._conditions = [list(space.parent_conditions_of[name]) for name in self.names]
         self._clauses = list(space.forbidden_clauses)
         self._conditional = [j for j, conditions in enumerate(self._conditions) if conditions]
@@ -99,7 +101,7 @@ class Encoding:
 
         self._free = np.flatnonzero(self._cells > 1)
         self.n_free = len(self._free)
-        widths = np.where(self._nominal, np.where(np.isinf(self._cells), 1, self._cells), 1).astype(int)[self._free]
+        widths = np.where(self.nominal, np.where(np.isinf(self._cells), 1, self._cells), 1).astype(int)[self._free]
         self.groups = np.repeat(np.arange(self.n_free), widths)
         self._first_feature = np.cumsum(widths) - widths
 
@@ -171,6 +173,14 @@ class Encoding:
             found.append(rows[:missing])
             missing -= len(found[-1])
         return np.concatenate(found) if len(found) != 1 else found[0]
+
+    def default(self) -> np.ndarray:
+        """Return the default configuration, shape (1, n_dims); ConfigSpace refuses clauses that forbid it."""
+        numbers = [
+            choice[hp.default_value] if choice else float(hp.default_value)
+            for hp, choice in zip((self.space[name] for name in self.names), self._index)
+        ]
+        return self.resolve(self._units(np.array([numbers], dtype=float)))[0]
 
     def place(self, quantiles: np.ndarray) -> np.ndarray:
         """Return the valid ones of the configurations that stand at quantiles of each hyperparameter's prior.
@@ -319,7 +329,7 @@ class Encoding:
         for j, first in zip(self._free, self._first_feature):
             column = rows[:, j]
             active = ~np.isnan(column)
-            if self._nominal[j]:
+            if self.nominal[j]:
                 choice = (column[active] * self._cells[j]).astype(int)
                 result[np.flatnonzero(active), first + choice] = _CATEGORY
             elif np.isinf(self._cells[j]):
@@ -355,7 +365,7 @@ class Encoding:
         if self.n_free:
             chosen[np.arange(n), self._free[rng.integers(self.n_free, size=n)]] = True
         steps = rng.normal(0, np.maximum(scale, 0.7 / self._cells), (n, self.n_dims))
-        moved = np.where(self._nominal, rng.random((n, self.n_dims)), _reflected(filled + steps))
+        moved = np.where(self.nominal, rng.random((n, self.n_dims)), _reflected(filled + steps))
         result, valid = self.resolve(np.where(chosen, moved, filled))
         return result[valid]
 
@@ -430,7 +440,7 @@ class Encoding:
         """Return for units of some columns, shape (n,) both, those of other values: what :meth:`change_one` changes."""
         u, which = rng.random(len(units)), rng.random(len(units))
         result = np.empty(len(units))
-        nominal = self._nominal[columns]
+        nominal = self.nominal[columns]
         if nominal.any():
             result[nominal] = self._other_choices(units[nominal], columns[nominal], u[nominal])
         if not nominal.all():

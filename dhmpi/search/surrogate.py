@@ -170,7 +170,11 @@ class Surrogate(ABC):
 
 
 class GaussianProcess(Surrogate):
-    """Gaussian process with a Matern-5/2 kernel, one length scale a hyperparameter, and noise.
+    """Gaussian process of a quadratic trend and deviations from it: a Matern-5/2 kernel, one length scale each, noise.
+
+    The trend is a sum over hyperparameters, so that a few evaluations suffice to tell in which direction to look, also
+    where there are many: the Matern kernel alone knows nothing far from what was evaluated.  How much of the objective
+    each of them explains is learnt.
 
     Written out and not scikit-learn's, because the gradient of its likelihood can be had without the
     (n, n, n_features) tensor that scikit-learn builds, and because batches need the posterior covariance among
@@ -179,7 +183,8 @@ class GaussianProcess(Surrogate):
 
     References
     ----------
-    Rasmussen, Williams (2006), Gaussian Processes for Machine Learning, chapters 2 and 5.
+    Rasmussen, Williams (2006), Gaussian Processes for Machine Learning, chapters 2 (2.7: basis functions) and 5.
+    O'Hagan (1978), Curve Fitting and Optimal Design for Prediction, J. R. Statist. Soc. B 40 (a trend with a prior).
     Snoek, Larochelle, Adams (2012), Practical Bayesian Optimization of Machine Learning Algorithms, NeurIPS 25.
     Hvarfner, Hellsten, Nardi (2024), Vanilla Bayesian Optimization Performs Great in High Dimensions, ICML.
     """
@@ -191,15 +196,17 @@ class GaussianProcess(Surrogate):
     def __init__(self, groups: np.ndarray, n_jobs: int = 1) -> None:
         super().__init__(groups, n_jobs)
         n = self._n_scales = int(groups.max()) + 1 if len(groups) else 0
-        # theta: log of signal variance, length scale of each hyperparameter, noise variance.
+        # theta: log of signal variance, trend variance, length scale of each hyperparameter, noise variance.
         # The longer diagonal of a larger cube makes length scales grow with the square root of its dimension.
         typical = np.log(0.5 * np.sqrt(max(n, 10) / 10))
-        self._start = np.concatenate([[0.0], np.full(n, typical), [np.log(1e-3)]])
+        self._start = np.concatenate([[0.0, np.log(0.5)], np.full(n, typical), [np.log(1e-3)]])
         # Normal priors of theta, wide enough to be overruled by a few dozen trials.
-        self._spread = np.concatenate([[np.inf], np.full(n, 1.5), [np.inf]])
-        self._bounds = np.log([(0.05, 20.0), *[(0.03, 30.0)] * n, (1e-6, 0.3)])
+        self._spread = np.concatenate([[np.inf], np.full(n + 1, 1.5), [np.inf]])
+        self._bounds = np.log([(0.05, 20.0), (1e-3, 20.0), *[(0.03, 30.0)] * n, (1e-6, 0.3)])
         self._theta = self._start
         self._tuned_at = 0
+        # Of numbers only, which have one feature: what is best among others mostly depends on which choice is made.
+        self._trended = (np.bincount(groups, minlength=n)[groups] == 1) / max(n, 1)
 
     def fit(self, features: np.ndarray, objectives: np.ndarray, n_trials: int, rng: np.random.Generator) -> None:
         self._x, self._z = features, objectives
@@ -221,7 +228,7 @@ class GaussianProcess(Surrogate):
 
     def _kernel(self, theta: np.ndarray) -> _Kernel:
         values = np.exp(theta)
-        return _Kernel(values[0], values[1:-1][self.groups], values[-1])
+        return _Kernel(values[0], values[1] * self._trended, values[2:-1][self.groups], values[-1])
 
     def _loss(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the negative log posterior of the kernel parameters and its gradient (Rasmussen, eq. 5.8, 5.9)."""
@@ -230,8 +237,10 @@ class GaussianProcess(Surrogate):
         root = np.sqrt(5 * cdist(x, x, "sqeuclidean"))
         decay = k.signal * np.exp(-root)
         kernel = (1 + root + root**2 / 3) * decay
+        basis = k.basis(self._x)
+        trend = basis @ basis.T
         try:
-            factor = _cholesky(kernel, k.noise)
+            factor = _cholesky(kernel + trend, k.noise)
         except linalg.LinAlgError:
             return np.inf, np.zeros(len(theta))
         alpha = linalg.cho_solve((factor, True), z, check_finite=False)
@@ -242,27 +251,57 @@ class GaussianProcess(Surrogate):
         outer = np.outer(alpha, alpha) - inverse
         gradient = np.empty(len(theta))
         gradient[0] = -0.5 * np.sum(outer * kernel)
+        gradient[1] = -0.5 * np.sum(outer * trend)
         # dK / d log scale_d = 5/3 (1 + r) exp(-r) (x_d - x'_d)^2, and the sum over pairs of w (x_d - x'_d)^2 is
         # 2 sum_i (sum_j w_ij) x_id^2 - 2 x_d^T w x_d: matrix products, no tensor of pairs and features.
         weights = outer * (5 / 3 * (1 + root) * decay)
         pairs = 2 * (weights.sum(axis=1) @ x**2) - 2 * np.sum(x * (weights @ x), axis=0)
-        gradient[1:-1] = -0.5 * np.bincount(self.groups, pairs, minlength=self._n_scales)
+        gradient[2:-1] = -0.5 * np.bincount(self.groups, pairs, minlength=self._n_scales)
         gradient[-1] = -0.5 * k.noise * outer.trace()
         away = (theta - self._start) / self._spread
         return float(loss + 0.5 * away @ away), gradient + away / self._spread
 
 
 class _Kernel(NamedTuple):
-    """A Matern-5/2 kernel: variance of the signal, length scale of each feature, variance of the noise."""
+    """A Matern-5/2 kernel plus a quadratic trend.
+
+    Attributes
+    ----------
+    signal : float
+        Variance of the deviations from the trend.
+    trend : ndarray of shape (n_features,)
+        Variance of the trend's coefficients.
+    scales : ndarray of shape (n_features,)
+        Length scale of each feature.
+    noise : float
+        Variance of the noise.
+    """
 
     signal: float
+    trend: np.ndarray
     scales: np.ndarray
     noise: float
 
+    def basis(self, x: np.ndarray) -> np.ndarray:
+        """Return the trend's basis functions at points, times their deviation, shape (n, 2 n_features)."""
+        deviation = np.sqrt(self.trend)
+        centred = 2 * x - 1
+        # The mean of a square over [-1, 1] is 1/3: the constant is left to the deviations.
+        return np.concatenate([deviation * centred, deviation * (centred**2 - 1 / 3)], axis=1)
+
+    def seen(self, x: np.ndarray) -> np.ndarray:
+        """Return points as the kernel takes them: features by their length scales, then the basis functions."""
+        return np.concatenate([x / self.scales, self.basis(x)], axis=1)
+
+    def variance(self, a: np.ndarray) -> np.ndarray:
+        """Return the prior variance, without noise, at points that are seen so."""
+        return self.signal + np.sum(a[:, len(self.scales) :] ** 2, axis=1)
+
     def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the covariances of two sets of points that are divided by the length scales."""
-        root = np.sqrt(5 * cdist(a, b, "sqeuclidean"))
-        return self.signal * (1 + root + root**2 / 3) * np.exp(-root)
+        """Return the covariances of two sets of points that are seen so."""
+        n = len(self.scales)
+        root = np.sqrt(5 * cdist(a[:, :n], b[:, :n], "sqeuclidean"))
+        return self.signal * (1 + root + root**2 / 3) * np.exp(-root) + a[:, n:] @ b[:, n:].T
 
 
 class _GaussianPosterior(Posterior):
@@ -279,12 +318,12 @@ class _GaussianPosterior(Posterior):
     ) -> None:
         self._kernel, self._first, n = kernel, len(x), len(x) + len(pending)
         self._n, room = n, n + _ROOM
-        points = np.concatenate([x, pending]) / kernel.scales
+        points = kernel.seen(np.concatenate([x, pending]))
         self._factor, self._z = np.eye(room, order="F"), np.zeros(room)
         self._factor[:n, :n] = _cholesky(kernel(points, points), kernel.noise)
         self._z[: len(x)] = z
         self._points = points
-        self._candidates = candidates / kernel.scales
+        self._candidates = kernel.seen(candidates)
         self._whitened = np.empty((room, len(candidates)))
         self._whitened[:n] = self._solved(kernel(points, self._candidates))
         if len(pending):
@@ -294,7 +333,8 @@ class _GaussianPosterior(Posterior):
             else:
                 lies = np.full(len(pending), lie)
             self._z[len(x) : n] = lies
-        self._variance = kernel.signal - np.einsum("ij,ij->j", self._whitened[:n], self._whitened[:n])
+        explained = np.einsum("ij,ij->j", self._whitened[:n], self._whitened[:n])
+        self._variance = kernel.variance(self._candidates) - explained
         self._update()
 
     def pretend(self, index: int, lie: float | None) -> int:
@@ -326,10 +366,10 @@ class _GaussianPosterior(Posterior):
         self._update()
 
     def extend(self, candidates: np.ndarray) -> None:
-        seen, n = candidates / self._kernel.scales, self._n
+        seen, n = self._kernel.seen(candidates), self._n
         whitened = np.empty((len(self._whitened), len(candidates)))
         whitened[:n] = self._solved(self._kernel(self._points, seen))
-        variance = self._kernel.signal - np.einsum("ij,ij->j", whitened[:n], whitened[:n])
+        variance = self._kernel.variance(seen) - np.einsum("ij,ij->j", whitened[:n], whitened[:n])
         self._candidates = np.concatenate([self._candidates, seen])
         self._whitened = np.concatenate([self._whitened, whitened], axis=1)
         self._variance = np.concatenate([self._variance, variance])
