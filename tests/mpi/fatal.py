@@ -14,7 +14,7 @@ Problem.add_starting_point(x=0.5, n=0)
 
 
 def run(config):
-    if config["x"] == 0.5:
+    if config["n"] == 0 and config["x"] == 0.5:
         keeper = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
         os.kill(int(keeper[1]), signal.SIGKILL)
     time.sleep(0.2)

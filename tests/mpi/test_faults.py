@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from test_ambs import HERE, SLOW, n_finished, rows, wait_for
+from test_ambs import HERE, SLOW, n_finished, present, rows, wait_for
 
 from dhmpi import journal
 
@@ -96,7 +96,7 @@ def test_a_frozen_rank_is_given_up_and_may_come_back(start, tmp_path, frozen):
     launch = start(
         5, "ambs", *SLOW, "--max-evals", 150, "--log-dir", directory, "--silence-minutes", 0.04,
     )  # fmt: skip
-    wait_for(lambda: n_finished(directory) >= 5)
+    wait_for(lambda: n_finished(directory) >= 5 and set(frozen) - {0, 1} <= present(directory))
     pids = [launch.rank(rank) for rank in frozen]
 
     for pid in pids:
