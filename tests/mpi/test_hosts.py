@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import MARK, PYTHONS, ROOT, Launch, launching
@@ -15,6 +16,8 @@ from benchmarks import namespaces
 from dhmpi import journal, platform
 
 pytestmark = pytest.mark.skipif(not namespaces.possible(), reason="needs root and iproute2")
+STARTING = 45.0
+"""Seconds until something is printed; a run takes about 5."""
 CRASHES = ("--problem", HERE / "bad_host.py", "--run", HERE / "bad_host.py")
 
 
@@ -45,9 +48,29 @@ class LaunchOnHosts(Launch):
         platform.kill(pid for rank in range(9) if (pid := self.rank(rank)) in there)
 
 
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 @pytest.fixture
 def start_on_hosts(hosts, tmp_path):
-    with launching(functools.partial(LaunchOnHosts, hosts, tmp_path)) as start:
+    with launching(functools.partial(LaunchOnHosts, hosts, tmp_path)) as launch:
+
+        def start(*words, **options):
+            """Start a run; once more if Open MPI's daemons hang before any rank has spoken (two of some 40 did)."""
+            started = launch(*words, **options)
+            deadline = time.monotonic() + STARTING
+            while not started.out and started.process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.1)
+            if started.out or started.process.poll() is not None:
+                return started
+            print("hung:", *map(command_of, started.processes()), sep="\n")
+            started.kill()
+            return launch(*words, **options)
+
         yield start
 
 
