@@ -1,5 +1,6 @@
 """The bundled architecture searches: their spaces, their data, and that what they promise is true."""
 
+import importlib
 import subprocess
 import sys
 
@@ -39,7 +40,7 @@ def problem_of(name):
 
 def module_of(name):
     problem_of(name)
-    return sys.modules[f"{PACKAGE}.{name}"]
+    return importlib.import_module(f"{PACKAGE}.{name}")
 
 
 def arrays(side):
