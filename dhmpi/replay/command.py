@@ -94,28 +94,27 @@ def _print_summary(console: Console, run: Run, search: SearchReplay | None) -> N
         return
     compared = f"{_many(search.n_asks, 'ask')}, {_many(search.n_proposals, 'proposal')}"
     seen = f"{search.n_compared} of them given to evaluators"
-    if search.divergence is None:
-        _say(console, f"Search: {compared}: the same ({seen})")
-    else:
-        _say(console, f"Search: it diverges after {compared} ({seen})")
-        _print_divergence(console, search.divergence)
+    same, parted = f"{compared}: the same ({seen})", f"it diverges after {compared} ({seen})"
+    _print_part(console, "Search", same, parted, search.divergence)
     for index, note in search.restarts.items():
         line = run.lines[index]
         _say(console, f"Search: ask {line.event['ask']} ({line.place}) agrees if {note}")
 
 
 def _print_dispatcher(console: Console, dispatcher: DispatcherReplay, invariants: Invariants) -> None:
-    if dispatcher.divergence is None:
-        _say(console, f"Dispatcher, event by event: {_many(dispatcher.n_events, 'event')}: the same")
-    else:
-        _say(console, f"Dispatcher, event by event: it diverges after {_many(dispatcher.n_events, 'event')}")
-        _print_divergence(console, dispatcher.divergence)
+    events = _many(dispatcher.n_events, "event")
+    same, parted = f"{events}: the same", f"it diverges after {events}"
+    _print_part(console, "Dispatcher, event by event", same, parted, dispatcher.divergence)
     figures = f"{_many(invariants.n_trials, 'trial')}, {_many(invariants.n_outcomes, 'outcome')}"
-    if invariants.divergence is None:
-        _say(console, f"Dispatcher, invariants: {figures}: they hold")
-    else:
-        _say(console, f"Dispatcher, invariants: broken after {figures}")
-        _print_divergence(console, invariants.divergence)
+    same, parted = f"{figures}: they hold", f"broken after {figures}"
+    _print_part(console, "Dispatcher, invariants", same, parted, invariants.divergence)
+
+
+def _print_part(console: Console, part: str, same: str, parted: str, divergence: Divergence | None) -> None:
+    """Print one of two sentences on a part of the replay, and where it diverges."""
+    _say(console, f"{part}: {same if divergence is None else parted}")
+    if divergence is not None:
+        _print_divergence(console, divergence)
 
 
 def _print_divergence(console: Console, divergence: Divergence) -> None:

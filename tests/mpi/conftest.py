@@ -34,6 +34,14 @@ class Ended:
     seconds: float
 
 
+def command_of(pid):
+    """Return the command line of a process, empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 class Launch:
     """A program under mpiexec.
 
@@ -118,7 +126,7 @@ class Launch:
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.05)
         if left:
-            commands = [Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ") for pid in left]
+            commands = [command_of(pid) for pid in left]
             self.kill()
             pytest.fail(f"outlived the launch: {commands}")
         return Ended(code, self.out, self.err_path.read_text(errors="replace"), seconds)

@@ -5,10 +5,9 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from conftest import MARK, PYTHONS, ROOT, Launch, launching
+from conftest import MARK, PYTHONS, ROOT, Launch, command_of, launching
 from test_ambs import HERE, SLOW, n_finished, rows, wait_for
 
 sys.path.insert(0, str(ROOT))  # for the benchmarks, which make hosts too
@@ -46,13 +45,6 @@ class LaunchOnHosts(Launch):
     def kill_ranks(self, host):
         there = set(self.hosts.processes(host))
         platform.kill(pid for rank in range(9) if (pid := self.rank(rank)) in there)
-
-
-def command_of(pid):
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 @pytest.fixture
