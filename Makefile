@@ -39,7 +39,7 @@ demo-horovod: $(VENV)/base $(VENV)/horovod  ## tune data-parallel training, on 6
 horovod: $(VENV)/horovod  ## build Horovod for TensorFlow and this MPI, in minutes, and keep its wheel: then in seconds
 
 test: .venv/test .venv/analytics .venv/tensorflow .venv-mpich/test  ## run every test, under Open MPI and MPICH
-	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup
+	.venv/bin/python -m pytest -n $(WORKERS)
 
 test-large: .venv/test .venv/analytics .venv/tensorflow .venv-mpich/test  ## run the tests of 128 ranks, those that kill more often, and all variants
 	.venv/bin/python -m pytest -m large

