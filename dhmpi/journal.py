@@ -130,6 +130,9 @@ class History:
         Why the last launch stopped, empty if it did not say.
     ended : bool
         Whether the last launch has come to its end.
+    exit_code : int or None
+        What its exit code was to be then; None if it has not ended, or the journal is of a
+        version that did not say.
     n_killed : int
         Ranks that the last launch has killed by ``--chaos``.
     n_retried : int
@@ -168,6 +171,7 @@ class History:
     exhausted: bool = False
     last_stop: str = ""
     ended: bool = False
+    exit_code: int | None = None
     n_killed: int = 0
     n_retried: int = 0
     n_groups: int = 0
@@ -233,6 +237,7 @@ class History:
             self.paused = False
         elif kind == "ended":
             self.ended = True
+            self.exit_code = event.get("code")
         elif kind == "joined":
             self.presence.setdefault(event["rank"], [event["t"]])[1:] = []
         elif kind == "left":
@@ -273,7 +278,7 @@ class History:
         self.holders, self.since, self.losses, self.presence = {}, {}, {}, {}
         self.deaths, self.quarantined, self._n_before = Counter(), set(), len(self.finished)
         self.n_killed = self.n_retried = 0
-        self.last_stop, self.ended, self.exhausted = "", False, False
+        self.last_stop, self.ended, self.exit_code, self.exhausted = "", False, None, False
         for id_, trial in self.unfinished.items():
             self.unfinished[id_] = trial._replace(attempt=trial.attempt + 1)
 

@@ -64,7 +64,8 @@ def run(
 ) -> int:
     """Launch a search, and resume it as often as allowed if it dies; return the exit code of the last launch.
 
-    It is 75 if that launch died with exit code 0, as Open MPI's may.  Nothing is resumed after exit code 2, a mistake
+    It is the one of the journal where that tells the search's end, whatever became of the ranks afterwards, and 75 if
+    the launch died with exit code 0, as Open MPI's may.  Nothing is resumed after exit code 2, a mistake
     of the user, and 70, a bug.
 
     Parameters
@@ -102,7 +103,9 @@ def run(
         except RunDirectoryError as error:
             _say(f"{error}; no restart")
             return code
-        if code == 0 and not history.headers or history.ended and (code == 0 or len(history.headers) > n_before):
+        if history.ended and len(history.headers) > n_before:
+            return _code_of_end(history, code)
+        if code == 0 and (history.ended or not history.headers):
             return code
         hosts = _hosts(directory)
         _say(f"the job has died (exit code {code}); {_standing(history)}")
@@ -196,6 +199,14 @@ def reachable(commands: Mapping[str, Sequence[str]], environment: Mapping[str, s
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     return found
+
+
+def _code_of_end(history: journal.History, code: int) -> int:
+    """Return the exit code of a launch whose search has ended: a rank that died afterwards changes nothing."""
+    if history.exit_code is None or history.exit_code == code:
+        return code
+    _say(f"exit code {code} came when the search had ended: all is there, and it counts as {history.exit_code}")
+    return history.exit_code
 
 
 def _has_ended(directory: Path, n_before: int) -> bool:

@@ -25,7 +25,7 @@ class Jobs:
             written = journal.Journal(self.directory / "journal", number, 0, {"run": "a", "t": time.time()})
             written.write(events)
             written.close()
-            assert ended() == (events[-1:] == [ENDED])
+            assert ended() == any(event["e"] == "ended" for event in events)
         return code
 
 
@@ -53,6 +53,14 @@ def launch(tmp_path):
         return code, jobs.attempts
 
     return launch_
+
+
+@pytest.mark.parametrize("of_search", [0, 1])
+def test_a_rank_that_dies_after_the_end_does_not_change_the_exit_code(launch, of_search, capsys):
+    code, attempts = launch((9, ENDED | {"code": of_search}))
+
+    assert (code, len(attempts)) == (of_search, 1)
+    assert "exit code 9 came when the search had ended" in capsys.readouterr().out
 
 
 def test_what_has_ended_is_not_started_again(launch):

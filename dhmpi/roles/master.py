@@ -181,6 +181,7 @@ class Master(Role):
             self._n_before = self._dispatcher.budget.n_finished
             self._search_began = now
         if history.ended and self._inherits:
+            self.exit_code = history.exit_code or 0
             self._directory.release()
             self._dismiss(history.last_stop)
             return
@@ -713,11 +714,13 @@ class Master(Role):
         complete = budget.spent() is not None or self._dispatcher.exhausted
         self._steering.close(reason)
         self._tell_startup(recorder, ended=True)
-        recorder.write([{"e": "ended", "t": self._now(), "reason": reason, "complete": complete}])
-        recorder.close(budget)
-        figures = self._figures()
         if budget.failing:
             self.exit_code = EXIT_FAILURES
+        recorder.write(
+            [{"e": "ended", "t": self._now(), "reason": reason, "complete": complete, "code": self.exit_code}]
+        )
+        recorder.close(budget)
+        figures = self._figures()
         resume = ""
         if not complete:
             resume = command_line(self._prog, self._options, log_dir=str(self._directory.path), resume=True)
