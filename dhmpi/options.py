@@ -559,8 +559,13 @@ class PpoOptions(ArchitectureOptions):
         "how to search",
         choices=("reuse", "re-evaluate"),
     )
-    stop_on_convergence: int | None = option(
-        None, "stop after K updates in a row from one architecture only", "how to search", int, metavar="K"
+    stop_on_convergence: int = option(
+        100,
+        "stop after K updates in a row from one architecture only, or from known ones only (--on-duplicate reuse); 0: "
+        "never",
+        "how to search",
+        int,
+        metavar="K",
     )
     network: str = option(
         "ppo_lnlstm_128",
@@ -603,9 +608,9 @@ class PpoOptions(ArchitectureOptions):
 
     def check(self) -> None:
         super().check()
-        for name in ("num_agents", "num_nodes", "episodes_per_update", "stop_on_convergence", "noptepochs",
-                     "nminibatches"):  # fmt: skip
+        for name in ("num_agents", "num_nodes", "episodes_per_update", "noptepochs", "nminibatches"):
             _at_least(self, name, 1)
+        _at_least(self, "stop_on_convergence", 0)
         if self.num_nodes is not None and self.num_agents not in (1, self.num_nodes):
             raise OptionError(f"--num-agents {self.num_agents} and --num-nodes {self.num_nodes} say the same: give one")
         if not 0 < self.batch_quorum <= 1:

@@ -174,6 +174,17 @@ def test_a_policy_that_has_converged_may_stop():
     assert len(run.outcomes) < 10_000
 
 
+@pytest.mark.parametrize(("after", "stops"), [(20, True), (0, False)])
+def test_a_policy_that_samples_known_architectures_only_may_stop(after, stops):
+    """In a space of 48 all are known soon, long before the policy has settled for one."""
+    s = search(n=4, stop_on_convergence=after)
+
+    run = simulate(s, Limits(2000), 4, objective)
+
+    assert ("known ones only, in each of 20 updates in a row" in run.reason) == stops
+    assert (len(run.outcomes) < 2000) == stops
+
+
 def test_batches_of_one_episode_are_no_convergence():
     s = search(n=1, stop_on_convergence=2, on_duplicate="re-evaluate")
 

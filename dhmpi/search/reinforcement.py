@@ -68,8 +68,9 @@ class ReinforcementSearch(Search):
         In (0, 1].  Nobody waits for a batch as long as more of it than there are evaluators is not needed yet.
     on_duplicate : {"reuse", "re-evaluate"}, default "reuse"
         Whether an architecture that was evaluated before takes its objective from there.
-    stop_on_convergence : int, optional
-        Stop after so many updates in a row whose batches held one architecture only.
+    stop_on_convergence : int, default 100
+        Stop after so many updates in a row whose batches held one architecture only, or took every objective from
+        known ones; 0: never.
     max_evals : int, optional
         The learning rate falls to zero towards it; without it, it stays.
     checkpoint : Path, optional
@@ -96,7 +97,7 @@ class ReinforcementSearch(Search):
         episodes_per_update: int,
         batch_quorum: float = 1.0,
         on_duplicate: str = "reuse",
-        stop_on_convergence: int | None = None,
+        stop_on_convergence: int = 100,
         max_evals: int | None = None,
         checkpoint: Path | None = None,
     ) -> None:
@@ -120,7 +121,7 @@ class ReinforcementSearch(Search):
         self._quorum = batch_quorum
         self._reuses = on_duplicate == "reuse"
         self._stop_after = stop_on_convergence
-        self._n_converged = 0  # updates in a row whose batch was one architecture
+        self._n_converged = 0  # updates in a row whose batch was one architecture, or known ones
         self._max_evals = max_evals
         self._checkpoint = checkpoint
         self._queue: deque[Episode] = deque()  # sampled, not proposed
@@ -299,10 +300,14 @@ class ReinforcementSearch(Search):
         self.n_fits += 1
         metrics = self.team.update(self._learner, episodes, rewards, progress(self.n_told, self._max_evals))
         batch = summarise(episodes.choices, rewards)
-        if len(rewards) > 1:  # one episode alone says nothing
-            self._n_converged = self._n_converged + 1 if batch["n_distinct"] == 1 else 0
-        if self._stop_after is not None and self._n_converged >= self._stop_after:
-            self.stop = f"the policy has converged: one architecture in all episodes of {self._n_converged} updates"
+        known_only = self._n_reused == len(rewards)
+        if len(rewards) > 1 or known_only:  # one new episode alone says nothing
+            self._n_converged = self._n_converged + 1 if batch["n_distinct"] == 1 or known_only else 0
+        if 0 < self._stop_after <= self._n_converged:
+            self.stop = (
+                f"the policy has converged: one architecture, or known ones only, in each of {self._n_converged} "
+                f"updates in a row"
+            )
         seconds = round(time.perf_counter() - began, 4)
         known = {**asdict(metrics), **batch, "n_reused": self._n_reused}
         self._n_reused = 0
