@@ -402,7 +402,8 @@ def _trajectory(options: argparse.Namespace) -> tuple[Any, Callable[[Console], N
         _said(console, f"{len(study)} evaluations, {int((~good).sum())} without an objective.")
         if window is not None and good.any():
             _said(console, f"Mean of the last {window}: {content['moving_average'][-1]:.6g}.")
-        names = ("n_episodes", "reward_mean", "reward_max", "entropy_share", "kl")
+        names = ("n_episodes", "reward_mean", "reward_max", "entropy_share", "kl", "evaluating_seconds",
+                 "waiting_seconds")  # fmt: skip
         _rows(
             console,
             f"The last of {len(updates)} updates of the policy",

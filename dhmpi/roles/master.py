@@ -130,6 +130,7 @@ class Master(Role):
         self._presence: dict[int, list[float]] = {}  # when each evaluator was ready and, perhaps, left
         self._recruits: set[int] = set()  # ranks that have become evaluators
         self._busy_seconds = 0.0
+        self._noted_seconds = (0.0, 0.0)  # busy and available, at the last note of the search
         self._n_before = 0
         self._n_killed = 0
         self._chaos = options.faults
@@ -223,6 +224,7 @@ class Master(Role):
         new = [item for item in history.finished.values() if item[0].end >= history.began]
         self._n_before = len(history.finished) - len(new)
         self._busy_seconds = sum(rank_seconds(*item) for item in new)
+        self._noted_seconds = self._rank_seconds(now)
         if history.last_stop:
             self._dispatcher.stop(history.last_stop, now)
 
@@ -470,7 +472,7 @@ class Master(Role):
         elif source != self._world.searcher or (self._awaits_searcher and tag is not Tag.SEARCHING):
             pass
         elif tag is Tag.PROPOSED:
-            self._dispatcher.propose(payload, now)
+            self._dispatcher.propose(self._with_seconds(payload, now), now)
         elif tag is Tag.PROBLEM:
             self._problem(payload)
         elif tag is Tag.SEARCHING:
@@ -677,13 +679,27 @@ class Master(Role):
             raise ProblemError(reason)
         self._fill_vacancies(now)
 
-    def _figures(self) -> Figures:
-        now = self._now()
-        budget = self._dispatcher.budget
+    def _rank_seconds(self, now: float) -> tuple[float, float]:
+        """Return for how long evaluators have been busy, and there, all together, in this launch."""
         available = 0.0
         for since, *until in self._presence.values():
             available += max(0.0, (until[0] if until else now) - max(since, self._search_began))
-        busy = self._busy_seconds + self._dispatcher.running_seconds(now)
+        return self._busy_seconds + self._dispatcher.running_seconds(now), available
+
+    def _with_seconds(self, proposed: protocol.Proposed, now: float) -> protocol.Proposed:
+        """Add to the notes of a search how long evaluators were busy, and waiting, since the last ones."""
+        if not proposed.notes:
+            return proposed
+        (busy, available), (busy_before, available_before) = self._rank_seconds(now), self._noted_seconds
+        self._noted_seconds = busy, available
+        busy, available = busy - busy_before, available - available_before
+        seconds = {"evaluating_seconds": round(busy, 3), "waiting_seconds": round(max(0.0, available - busy), 3)}
+        return proposed._replace(notes=[{**note, **seconds} for note in proposed.notes])
+
+    def _figures(self) -> Figures:
+        now = self._now()
+        budget = self._dispatcher.budget
+        busy, available = self._rank_seconds(now)
         return Figures(
             n_finished=budget.n_finished,
             max_evals=self._dispatcher.limits.max_evals,

@@ -69,8 +69,11 @@ def test_what_is_known_counts_within_the_budget(run, tmp_path):
     for row in table:
         best.setdefault(tuple(row[f"d{i}"] for i in range(8)), row["objective"])
     assert all(row["objective"] == best[tuple(row[f"d{i}"] for i in range(8))] for row in reused)
-    rewards = [update["reward_mean"] for update in updates(directory)]
-    assert rewards[-1] > rewards[0] + 0.2
+    learned = updates(directory)
+    assert learned[-1]["reward_mean"] > learned[0]["reward_mean"] + 0.2
+    evaluated = [float(row["elapsed_sec"]) for row in table if row["status"] == "done"]
+    assert 0 < sum(update["evaluating_seconds"] for update in learned) < sum(evaluated) + 0.01
+    assert 0 < sum(update["waiting_seconds"] for update in learned) < 2 * ended.seconds
 
 
 @either
