@@ -24,7 +24,7 @@ def test_architecture_and_hyperparameters_are_searched_also_after_a_break_and_th
     assert sorted(int(row["trial"]) for row in table) == list(range(60))
     assert {"arch_seq", "learning_rate", "batch_size"} <= table[0].keys()
     objectives = [float(row["objective"]) for row in sorted(table, key=lambda row: int(row["trial"]))]
-    assert sum(objectives[45:]) > sum(objectives[:15]) + 15  # one a trial
+    assert sum(objectives[45:]) > sum(objectives[:15]) + 30  # two a trial; 80 to 104 in eight runs
 
 
 @pytest.mark.parametrize(
