@@ -296,7 +296,7 @@ def bench_toy(n_seeds: int, only: Sequence[str] | None) -> None:
     """Objective on the toy space."""
     table = Table(
         "search", "seeds", "best at 500", "best at 1100", f"best at {TOY_EVALS}", "mean of last 100", "target",
-        "ms/eval",
+        "distinct", "ms/eval",
         title=f"toy.surrogate: 14 decisions, {N_EVALUATORS} evaluators, {TOY_EVALS} evaluations "
         f"(optimum {surrogate.OPTIMUM:.3f})",
     )  # fmt: skip
@@ -313,7 +313,9 @@ def bench_toy(n_seeds: int, only: Sequence[str] | None) -> None:
         bests = [interval([float(p.objectives[:n].max()) for p in played]) for n in (500, 1100, TOY_EVALS)]
         last = interval([float(p.objectives[-100:].mean()) for p in played])
         milliseconds = 1e3 * float(np.mean([p.thinking for p in played])) / TOY_EVALS
-        table.add_row(searcher.name, str(seeds), *bests, last, targets.get(searcher.name, ""), f"{milliseconds:.2f}")
+        distinct = f"{np.mean([len({tuple(config.values()) for config in p.configs}) for p in played]):.0f}"
+        target = targets.get(searcher.name, "")
+        table.add_row(searcher.name, str(seeds), *bests, last, target, distinct, f"{milliseconds:.2f}")
     console.print(table)
 
 
