@@ -176,6 +176,29 @@ def test_a_large_trial_waits_for_ranks_that_have_yet_to_come():
     assert len(given_(d)[0]) == 8
 
 
+def test_groups_wait_for_members_that_have_yet_to_come_but_not_for_ever():
+    d = GroupDispatcher(Limits(10), {rank: HOSTS[rank] for rank in (1, 2, 5, 6)}, [(1, 2), (5, 6)], 2, silence=30.0)
+    d.join(1, "a", 100.0)
+    d.join(5, "b", 110.0)
+    d.propose(Proposed(0, 0, (), [Proposal(i, {"x": i}) for i in range(4)]), 110.0)
+
+    d.tick(129.0)
+    assert given_(d) == ({}, {})
+    for rank in (1, 5):
+        d.alive(rank, 130.0)
+    d.tick(130.0)
+    trials, _ = given_(d)
+    assert {ids[0][1] for ids in trials.values()} == {(1, 5)}
+    assert d.take_remarks() == ["ranks 2,6 have not come: others work without them until they do"]
+    assert [event["ranks"] for event in events(d, "missing")] == [[2, 6]]
+
+    d.join(2, "a", 140.0)
+    d.join(6, "b", 140.0)
+    d.report(1, [outcome(0, 1)], 141.0)
+    trials, _ = given_(d)
+    assert {ids[0][1] for ids in trials.values()} == {(1, 2), (5, 6)}
+
+
 def test_the_run_stops_when_too_few_ranks_are_left_for_the_usual_size():
     d = made(size=8)
 

@@ -84,6 +84,19 @@ def test_nobody_waits_for_who_will_not_come():
     assert g.take(2) == (1, 3)
 
 
+def test_who_is_late_is_waited_for_no_longer_and_welcome_nevertheless():
+    g = Groups(hosts(2, 2), fixed=[(1, 2), (3, 4)])
+    g.add(1, "h0")
+    g.add(3, "h1")
+
+    assert g.wait_no_longer() == [2, 4]
+    assert g.take(2) == (1, 3)
+    g.release([1, 3])
+    g.add(2, "h0")
+    g.add(4, "h1")
+    assert {g.take(2), g.take(2)} == {(1, 2), (3, 4)}
+
+
 def test_survivors_of_fixed_groups_form_new_ones():
     g = groups(4, 4, fixed=[(1, 2), (3, 4), (5, 6), (7, 8)])
     for rank in (2, 3):

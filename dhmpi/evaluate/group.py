@@ -146,7 +146,11 @@ class GroupEvaluator:
         try:
             self._surroundings.move(spec.home or self._home)
             import_copies()
-            self._run = run = load_prepared(spec.run, spec.problem, with_comm=True)
+            self._armed = True
+            try:
+                self._run = run = load_prepared(spec.run, spec.problem, with_comm=True)
+            finally:
+                self._armed = False
             self._takes_comm = takes_comm(run)
             event = Loaded(time.perf_counter() - began)
         except DhmpiError as error:
@@ -288,7 +292,7 @@ class GroupEvaluator:
 
     def begin(self, spec: EvaluationSpec) -> None:
         """Import the run function; `Loaded` or `Refused` follows."""
-        self._spec = spec
+        self._spec, self._abandoned = spec, False
         os.environ.update(spec.environment)  # numerical libraries look at it when they are imported
         self._put(lambda: self._load(spec))
 
@@ -336,7 +340,7 @@ class GroupEvaluator:
         return self._wake_in
 
     def abandon(self, first: bool) -> None:
-        """End the function, if it can be ended; to be called again if it goes on.
+        """End the function, or its import, if it can be ended; to be called again if it goes on.
 
         Parameters
         ----------

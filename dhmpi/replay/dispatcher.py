@@ -29,6 +29,7 @@ _EVENTS = frozenset(
         "kept",
         "left",
         "lost",
+        "missing",
         "placed",
         "quarantined",
         "readmitted",
@@ -215,7 +216,7 @@ class DispatcherReplay:
             dispatcher.returned(event["rank"], [event["trial"]], now)
         elif kind == "heard":
             self._hear(i, event["rank"], now)
-        elif kind == "silent":
+        elif kind in ("silent", "missing"):
             self._tick(i, now)
         elif kind == "placed":
             ahead = self._inherited_ahead

@@ -7,6 +7,7 @@ idle again when each has said that it is out of it.  Nothing is placed in advanc
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,8 +48,9 @@ class GroupDispatcher(Dispatcher):
         Groups for evaluations of the usual size.
     size : int, default 1
         Ranks of an evaluation whose configuration does not say it.
-    silence, stopper
-        As for `Dispatcher`.
+    silence : float or None, default 90
+        As for `Dispatcher`; for so long after the first rank, groups wait for members that have yet to come.
+    stopper : Stopper, optional
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class GroupDispatcher(Dispatcher):
         self._members: dict[int, Group] = {}  # of each open trial
         self._passed_over: dict[int, int] = {}  # size -> ranks given to later trials while one of that size waited
         self._due = 0  # the size for which ranks are reserved
+        self._late: float | None = None  # when ranks that have not come are waited for no longer
         self._n_returned: Counter[int] = Counter()
         self._sizes: deque[int] = deque(maxlen=101)
 
@@ -87,6 +90,7 @@ class GroupDispatcher(Dispatcher):
 
     def inherit(self, history: History, hosts: Sequence[str], now: float) -> None:
         self._numbers = Numbers(history.n_groups + 1)
+        self._wait_for_others(now)
         super().inherit(history, hosts, now)
         for id_, trial in self._open.items():
             leader = self._holder[id_]
@@ -107,7 +111,16 @@ class GroupDispatcher(Dispatcher):
 
     def join(self, rank: int, host: str, now: float) -> None:
         self._expected.add(rank)
+        self._wait_for_others(now)
         super().join(rank, host, now)
+
+    def tick(self, now: float) -> None:
+        if self._late is not None and now >= self._late:
+            self._late = math.inf
+            if missing := self._groups.wait_no_longer():
+                self._events.append({"e": "missing", "t": now, "ranks": missing})
+                self._remarks.append(f"ranks {spans(missing)} have not come: others work without them until they do")
+        super().tick(now)
 
     def returned(self, rank: int, ids: Iterable[int], now: float) -> None:
         """Note that a member is out of trials that were taken from it, or gives them back for its group."""
@@ -120,6 +133,10 @@ class GroupDispatcher(Dispatcher):
             else:
                 self._give_back(rank, id_, now)
         self._assign(now)
+
+    def _wait_for_others(self, now: float) -> None:
+        if self._late is None and self.silence is not None:
+            self._late = now + self.silence
 
     # -- who is idle ---------------------------------------------------------------------------------------------------
 

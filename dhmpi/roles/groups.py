@@ -27,8 +27,9 @@ class Groups:
     Parameters
     ----------
     hosts : mapping of int to str
-        Host of each rank that is to come, by which the blocks are aligned; others are welcome too.  Until it has come
-        or is removed its host and its group wait for it: who comes first does not work with whoever comes second.
+        Host of each rank that is to come, by which the blocks are aligned; others are welcome too.  Until it has come,
+        is removed or is missing its host and its group wait for it: who comes first does not work with whoever comes
+        second.
     fixed : sequence of tuple of int, optional
         Groups that are taken as they are, for evaluations of their size, while no rank of them is removed.
     """
@@ -91,6 +92,13 @@ class Groups:
         self._n_expected[host] -= 1
         if rank in self._reserved:
             self.cancel_reservation()
+
+    def wait_no_longer(self) -> list[int]:
+        """Let those that are there work without those that have not come, until they do; return the latter."""
+        missing = sorted(self._to_come)
+        for rank in missing:
+            self.remove(rank)
+        return missing
 
     def release(self, ranks: Iterable[int]) -> None:
         """Note that ranks are idle again; those that are not there any more are none."""

@@ -136,7 +136,7 @@ class Member(Role):
         self._to_drop: list[int] = []
         self._unacknowledged: dict[int, Outcome] = {}
         self._sign_of_life = EverySeconds(silence / SIGNS_OF_LIFE)
-        self._stopping = False
+        self._stopping: float | None = None  # since when
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
@@ -154,9 +154,11 @@ class Member(Role):
                 self._spec = self._make_spec(payload)
                 self._evaluator.begin(self._spec)
         elif message.tag is Tag.STOP:
-            self._stopping = True
+            self._stopping = time.monotonic()
             if self._now is not None and not self._now.out:
                 self._leave(self._now)
+            elif self._evaluator.busy:
+                self._evaluator.abandon(first=True)
             self.active = self._evaluator.busy
 
     def meet(self, heir: protocol.Heir) -> None:
@@ -184,6 +186,8 @@ class Member(Role):
         now = self._now
         if now is not None:
             self._watch(now, time.monotonic())
+        elif self._stopping is not None and time.monotonic() - self._stopping > self._grace and self._evaluator.busy:
+            self._die("its import cannot be ended")
         if not self._evaluator.busy:
             self._settle()
         if self._sign_of_life():
@@ -228,7 +232,7 @@ class Member(Role):
         if self._to_drop:
             numbers, self._to_drop = self._to_drop, []
             self._world.teams.drop(numbers)
-        if self._stopping:
+        if self._stopping is not None:
             self.active = False
         elif self._next is not None and (self._now is None or self._now.out):
             trial, self._next = self._next, None
@@ -307,6 +311,8 @@ class Member(Role):
     # -- the end of an evaluation --------------------------------------------------------------------------------------
 
     def _take(self, event: Event | Apart) -> None:
+        if isinstance(event, Loaded | Refused) and self._stopping is not None:
+            return  # nobody wants to know any more
         if isinstance(event, Loaded) and (used := self._beyond_memory()):
             self._refuse(f"rank {self._rank} on {self._host} uses {used} before its first evaluation")
             return
@@ -463,7 +469,8 @@ class Member(Role):
                 self._evaluator.abandon(first=False)
                 self._world.teams.revoke(now.trial.group)
             if waited > self._grace + 2 * LAST_WORDS:
-                self._die(now)
+                cannot = "be ended" if now.outcome is None else "be made to free its memory"
+                self._die(f"trial {now.trial.id} cannot {cannot}")
             elif waited > self._grace + LAST_WORDS and self._refused is None:
                 does = "does not free the memory" if now.outcome is not None else "does not get out"
                 self._refuse(f"rank {self._rank} on {self._host} {does} of trial {now.trial.id}, and ends")
@@ -517,11 +524,10 @@ class Member(Role):
             self._leave(now)
             self._tell_leader(now, protocol.Part(*now.key, Step.LIMIT, reason, status.value))
 
-    def _die(self, now: _Evaluation) -> None:
-        """End this process: what it evaluates cannot be ended otherwise."""
-        cannot = "be ended" if now.outcome is None else "be made to free its memory"
+    def _die(self, why: str) -> None:
+        """End this process, for want of another way."""
         print(
-            f"dhmpi: rank {self._rank} on {self._host} ends, since trial {now.trial.id} cannot {cannot} otherwise"
+            f"dhmpi: rank {self._rank} on {self._host} ends, since {why} otherwise"
             + ("" if self._world.survives else "; the job ends with it, and --resume continues it"),
             file=sys.stderr,
             flush=True,

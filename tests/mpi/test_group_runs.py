@@ -59,6 +59,23 @@ def test_a_group_survives_members_that_raise_or_hang(run, tmp_path):
     assert "trial 0 on rank 1 of 2" in (task / "task0.1.out").read_text()
 
 
+@pytest.mark.parametrize("stubborn", [{}, pytest.param({"STUBBORN": "1"}, marks=pytest.mark.large)])
+def test_members_that_never_come_are_not_waited_for_by_the_rest_of_their_groups(run, tmp_path, stubborn):
+    directory = tmp_path / "run"
+
+    ended = run(
+        5, "random", *GROUPED, "--max-evals", 12, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        "--silence-minutes", 0.05, environment={"NEVER_COMES": "2,4"} | stubborn,
+    )  # fmt: skip
+
+    assert ended.err.count("its import cannot be ended otherwise") == 2 * len(stubborn)
+    if not stubborn:
+        assert ended.code == 0, ended.err
+    assert "anks 2,4 have not come: others work without them until they do" in ended.out
+    table = check_complete(directory, 12)
+    assert {row["m:ranks"] for row in table.values()} == {"1,3"}
+
+
 def test_configurations_say_how_many_ranks_they_want(run, tmp_path):
     directory = tmp_path / "run"
 
