@@ -7,12 +7,13 @@ import math
 import ConfigSpace
 import numpy as np
 import pytest
+from sklearn.preprocessing import PowerTransformer
 
 from dhmpi.search.acquisition import ACQUISITIONS
 from dhmpi.search.chooser import initial_design
 from dhmpi.search.encoding import Encoding
 from dhmpi.search.model_based import ModelBasedSearch
-from dhmpi.search.surrogate import GaussianProcess, Normaliser, surrogate
+from dhmpi.search.surrogate import Feasibility, GaussianProcess, Normaliser, surrogate
 from dhmpi.search.uniform import UniformSearch
 
 GROUPS = np.array([0, 1, 2, 3, 3, 3])
@@ -148,6 +149,41 @@ def test_normalised_objectives_keep_their_order_and_lose_their_outliers():
     assert np.all(np.diff(z[np.argsort(y)]) >= 0)
     assert np.allclose(normaliser(y), z)
     assert normaliser(np.array([y.max() + 1]))[0] == z.max()
+
+
+def test_the_power_transform_is_that_of_scipy():
+    y = np.random.default_rng(0).exponential(size=200)
+    scaled = np.maximum(y, np.quantile(y, 0.1)) / y.max()
+    centred = scaled - np.median(scaled)
+
+    expected = PowerTransformer().fit_transform(centred[:, None] / np.mean(np.abs(centred)))[:, 0]
+
+    assert np.allclose(Normaliser(y).normalised, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "allowed", [lambda x: x[:, 0] + x[:, 1] < 1, lambda x: (x[:, 3] == 0) | (x[:, 2] > 0.5)], ids=["slant", "choice"]
+)
+def test_a_border_of_failures_is_found_from_few_of_them(allowed):
+    x, others = points(80), points(400, seed=1)
+    model = Feasibility(GROUPS)
+
+    model.fit(x, allowed(x), np.random.default_rng(0))
+
+    p = model.probability(others)
+    assert p.min() >= 0
+    assert p.max() <= 1
+    assert np.mean((p > 0.5) == allowed(others)) > 0.85
+
+
+def test_a_failure_among_thousands_of_trials_is_known():
+    x = points(4000)
+    succeeded = np.arange(len(x)) != 7
+    model = Feasibility(GROUPS)
+
+    model.fit(x, succeeded, np.random.default_rng(0))
+
+    assert model.probability(x[7:8])[0] < model.probability(x).mean()
 
 
 def test_between_fits_an_outcome_changes_the_next_proposal():

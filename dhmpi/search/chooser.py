@@ -25,7 +25,7 @@ LIARS = ("cl_min", "cl_mean", "cl_max")
 _LISTED = 4000  # a space with no more left than these is judged as a whole
 _MOST_PENDING = 500  # that a model is told of
 _BLOCK = 256  # proposals from one set of candidates; what each costs grows with their number
-_FEASIBLE_PATIENCE = 0.05  # share by which trials may grow before what fails is learnt anew
+_FEASIBLE_PATIENCE = 0.1  # share by which trials may grow before what fails is learnt anew
 _POOL_PATIENCE = 0.02  # share by which trials may grow before new candidates are worth their cost
 _N_RANDOM = 500  # candidates from all over the space
 _SCALES = (0.02, 0.05, 0.1, 0.2)  # standard deviations of the steps away from good configurations
@@ -243,11 +243,10 @@ class Chooser:
             return None
         if self._feasible is not None and len(failed) < self._feasible_at * (1 + _FEASIBLE_PATIENCE):
             return self._feasible
-        recent = np.arange(len(failed))
-        if len(failed) > Feasibility.most_points:
-            recent = rng.choice(recent, Feasibility.most_points, replace=False)
-        self._feasible, self._feasible_at = Feasibility(), len(failed)
-        self._feasible.fit(self._features[recent], ~failed[recent], rng)
+        if self._feasible is None:
+            self._feasible = Feasibility(self.encoding.groups)
+        self._feasible.fit(self._features, ~failed, rng)
+        self._feasible_at = len(failed)
         return self._feasible
 
     def _candidates(self, taken: Taken, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,6 @@ reading at :class:`Surrogate`; objectives are maximised and go through :func:`no
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -62,18 +61,33 @@ class Normaliser:
         spread = np.mean(np.abs(centred))
         if spread == 0:
             return np.zeros(len(objectives))
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            power = optimize.minimize_scalar(
-                lambda lmbda: -stats.yeojohnson_llf(lmbda, centred / spread), bounds=(-2, 4), method="bounded"
-            ).x
-            warped = stats.yeojohnson(centred / spread, power)
+        with np.errstate(all="ignore"):
+            warped = _symmetric(centred / spread)
             warped = (warped - warped.mean()) / warped.std()
         coarse = len(np.unique(np.round(warped, 6))) < 0.5 * len(np.unique(scaled))
         if not np.isfinite(warped).all() or coarse:
             warped = stats.norm.ppf((stats.rankdata(objectives) - 0.5) / len(objectives))
             warped /= warped.std()
         return warped
+
+
+def _symmetric(values: np.ndarray) -> np.ndarray:
+    """Return the power transform of Yeo and Johnson whose power is the most likely one, about as scipy does.
+
+    scipy's checks of its input take ten times longer than the likelihood that a search for the power needs so often.
+    """
+    logs = np.log1p(np.abs(values))
+    signed = np.where(values < 0, -logs, logs)
+
+    def transformed(power: float) -> np.ndarray:
+        # (x + 1)**power - 1 over power where x >= 0, and the same of -x with 2 - power where x < 0.
+        exponents = np.where(values < 0, power - 2, power)
+        return np.where(np.abs(exponents) < 1e-9, signed, np.expm1(exponents * signed) / exponents)
+
+    def loss(power: float) -> float:
+        return float(0.5 * len(values) * np.log(transformed(power).var()) - (power - 1) * signed.sum())
+
+    return transformed(optimize.minimize_scalar(loss, bounds=(-2, 4), method="bounded").x)
 
 
 def normalised(objectives: np.ndarray) -> np.ndarray:
@@ -205,11 +219,12 @@ class GaussianProcess(Surrogate):
         self._bounds = np.log([(0.05, 20.0), (1e-3, 20.0), *[(0.03, 30.0)] * n, (1e-6, 0.3)])
         self._theta = self._start
         self._tuned_at = 0
+        self._weights: np.ndarray | None = None  # of the points in the mean, once they are wanted
         # Of numbers only, which have one feature: what is best among others mostly depends on which choice is made.
         self._trended = (np.bincount(groups, minlength=n)[groups] == 1) / max(n, 1)
 
     def fit(self, features: np.ndarray, objectives: np.ndarray, n_trials: int, rng: np.random.Generator) -> None:
-        self._x, self._z = features, objectives
+        self._x, self._z, self._weights = features, objectives, None
         if len(objectives) > 2 and n_trials - self._tuned_at >= (max(5, n_trials // 10) if self._tuned_at else 0):
             result = optimize.minimize(
                 self._loss,
@@ -222,6 +237,15 @@ class GaussianProcess(Surrogate):
             if np.isfinite(result.fun):
                 self._theta = result.x
             self._tuned_at = n_trials
+
+    def expected(self, candidates: np.ndarray) -> np.ndarray:
+        """Return the mean at candidates, shape (n_candidates,), as if nothing were pending."""
+        kernel = self._kernel(self._theta)
+        points = kernel.seen(self._x)
+        if self._weights is None:
+            factor = _cholesky(kernel(points, points), kernel.noise)
+            self._weights = linalg.cho_solve((factor, True), self._z, check_finite=False)
+        return kernel(kernel.seen(candidates), points) @ self._weights
 
     def posterior(self, candidates: np.ndarray, pending: np.ndarray, lie: float | None) -> _GaussianPosterior:
         return _GaussianPosterior(self._kernel(self._theta), self._x, self._z, candidates, pending, lie)
@@ -587,17 +611,30 @@ class _BoostedPosterior(Posterior):
 
 
 class Feasibility:
-    """How likely an evaluation is to succeed, learnt from those that did not.
+    """How likely an evaluation is to succeed, learnt from those that did not: the mean of two models' estimates.
+
+    Trees find borders that are a matter of few hyperparameters, such as choices that do not go together; a Gaussian
+    process of the outcome, 1 or -1, finds smooth borders that several make together, such as a rate that is too large.
+    Both err, but not alike.
+
+    Parameters
+    ----------
+    groups : ndarray of int, shape (n_features,)
+        The hyperparameter that each feature belongs to.
 
     References
     ----------
     Gelbart, Snoek, Adams (2014), Bayesian Optimization with Unknown Constraints, UAI.
+    Rasmussen, Williams (2006), Gaussian Processes for Machine Learning, section 6.5 (classification by regression).
     """
 
     most_points = 2000
 
+    def __init__(self, groups: np.ndarray) -> None:
+        self._process = GaussianProcess(groups)
+
     def fit(self, features: np.ndarray, succeeded: np.ndarray, rng: np.random.Generator) -> None:
-        """Learn from finished trials.
+        """Learn from finished trials, all that there are.
 
         Parameters
         ----------
@@ -608,18 +645,38 @@ class Feasibility:
         """
         from sklearn.ensemble import ExtraTreesClassifier  # a second to import
 
+        n = len(features)
+        chosen = _some_of_both(succeeded, self.most_points, rng)
+        features, succeeded = features[chosen], succeeded[chosen]
         # Each split is the best of one a feature: what an evaluation needs is often a matter of few hyperparameters.
         model = ExtraTreesClassifier(
             n_estimators=30, max_features=None, min_samples_leaf=2, random_state=int(rng.integers(1 << 31))
         ).fit(features, succeeded)
         self._trees: list[Any] = [estimator.tree_ for estimator in model.estimators_]
+        chosen = _some_of_both(succeeded, self._process.most_points, rng)
+        outcome = np.where(succeeded[chosen], 1.0, -1.0)
+        self._middle = float(outcome.mean())
+        self._process.fit(features[chosen], outcome - self._middle, n, rng)
 
     def probability(self, candidates: np.ndarray) -> np.ndarray:
         """Return the probability of success of each candidate, in [0, 1], shape (n_candidates,)."""
         x = np.ascontiguousarray(candidates, dtype=np.float32)
         # Weights of both classes in the leaf of each tree, shape (n_trees, n_candidates, 2).
         weights = np.stack([tree.predict(x).reshape(len(x), 2) for tree in self._trees])
-        return (weights[:, :, 1] / weights.sum(axis=2)).mean(axis=0)
+        by_trees = (weights[:, :, 1] / weights.sum(axis=2)).mean(axis=0)
+        by_process = np.clip((self._process.expected(candidates) + self._middle + 1) / 2, 0, 1)
+        return (by_trees + by_process) / 2
+
+
+def _some_of_both(succeeded: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Return at most `most` positions: as many of both kinds as there are, but a tenth at least of the rare kind."""
+    n = len(succeeded)
+    if n <= most:
+        return np.arange(n)
+    rare, common = sorted((np.flatnonzero(succeeded), np.flatnonzero(~succeeded)), key=len)
+    n_rare = min(len(rare), max(most // 10, round(most * len(rare) / n)))
+    chosen = [rng.choice(rare, n_rare, replace=False), rng.choice(common, most - n_rare, replace=False)]
+    return np.concatenate(chosen)
 
 
 def surrogate(name: str, groups: np.ndarray, n_jobs: int) -> Surrogate:
