@@ -103,9 +103,10 @@ def run(
         except RunDirectoryError as error:
             _say(f"{error}; no restart")
             return code
-        if history.ended and len(history.headers) > n_before:
+        over = history.ended and history.exit_code != EXIT_LOST  # otherwise too few ranks were left to go on
+        if over and len(history.headers) > n_before:
             return _code_of_end(history, code)
-        if code == 0 and (history.ended or not history.headers):
+        if code == 0 and (over or not history.headers):
             return code
         hosts = _hosts(directory)
         _say(f"the job has died (exit code {code}); {_standing(history)}")

@@ -205,6 +205,7 @@ def test_the_run_stops_when_too_few_ranks_are_left_for_the_usual_size():
     d.leave(1, 1.0, "it has died", died=True)
 
     assert d.stopping == "only 7 ranks are left, and an evaluation needs 8"
+    assert d.short_of_ranks
 
 
 def test_fixed_groups_are_those_of_the_layout():

@@ -63,6 +63,14 @@ def test_a_rank_that_dies_after_the_end_does_not_change_the_exit_code(launch, of
     assert "exit code 9 came when the search had ended" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("code", [0, 75])
+def test_a_search_that_had_too_few_ranks_left_is_resumed(launch, code):
+    ended, attempts = launch((code, ENDED | {"complete": False, "code": 75}), (0, ENDED | {"code": 0}))
+
+    assert (ended, len(attempts)) == (0, 2)
+    assert "--resume" in attempts[1].words
+
+
 def test_what_has_ended_is_not_started_again(launch):
     code, attempts = launch((1, ENDED))  # as when all evaluations fail
 

@@ -102,6 +102,8 @@ class Dispatcher:
     budget : Budget
     stopping : str or None
         Why nothing new is started any more.
+    short_of_ranks : bool
+        Whether that is because too few ranks are left.
     paused : bool
         Whether nothing new is started for now, because a user wants it so.
     n_added : int
@@ -115,6 +117,7 @@ class Dispatcher:
         self._stopper = stopper
         self._stopped_early: set[int] = set()
         self.stopping: str | None = None
+        self.short_of_ranks = False
         self.exhausted = False
         self._cancelling = False
         self._was_exhausted = False  # by the time an earlier master died; there may be trials ahead all the same

@@ -107,6 +107,7 @@ class GroupDispatcher(Dispatcher):
         super().leave(rank, now, reason, died)
         n = len(self._expected)
         if n < self._size and self._size > 1 and self.stopping is None and (died or self._evaluators):
+            self.short_of_ranks = True
             self.stop(f"only {n} rank{'s are' if n != 1 else ' is'} left, and an evaluation needs {self._size}", now)
 
     def join(self, rank: int, host: str, now: float) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from dhmpi import __version__, journal, platform, warmstart
 from dhmpi.budget import objective_for_search
-from dhmpi.errors import EXIT_BAD_INPUT, OptionError, ProblemError, RunDirectoryError
+from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, OptionError, ProblemError, RunDirectoryError
 from dhmpi.mpi import binding, protocol
 from dhmpi.mpi.environment import gpus, in_terminal, job_deadline
 from dhmpi.mpi.post import Message
@@ -732,6 +732,8 @@ class Master(Role):
         self._tell_startup(recorder, ended=True)
         if budget.failing:
             self.exit_code = EXIT_FAILURES
+        elif self._dispatcher.short_of_ranks:
+            self.exit_code = EXIT_LOST
         recorder.write(
             [{"e": "ended", "t": self._now(), "reason": reason, "complete": complete, "code": self.exit_code}]
         )

@@ -180,6 +180,25 @@ def test_the_master_may_die_while_groups_evaluate(start, tmp_path, monkeypatch):
     assert "Rank 1 on" in ended.out
 
 
+@only_openmpi
+def test_where_too_few_ranks_are_left_for_a_group_the_run_is_resumed(start, tmp_path):
+    directory = tmp_path / "run"
+    launch = start(
+        4, "--restarts", 1, "random", *GROUPED, "--max-evals", 30, "--num-ranks-per-eval", 2, "--log-dir", directory,
+        environment={"GROUPED_SECONDS": "0.1"},
+    )  # fmt: skip
+    wait_for(lambda: n_finished(directory) >= 4)
+
+    for pid in [launch.rank(rank) for rank in (2, 3)]:
+        os.kill(pid, signal.SIGKILL)
+    ended = launch.wait()
+
+    assert ended.code == 0, ended.err
+    assert "only 1 rank is left, and an evaluation needs 2" in ended.out
+    assert "the job has died (exit code 75)" in ended.out
+    check_complete(directory, 30)
+
+
 @pytest.mark.large
 @only_openmpi
 def test_a_member_that_cannot_be_freed_ends_and_counts_as_lost(run, tmp_path):
