@@ -51,7 +51,7 @@ class Hosts:
         self.names = [f"dhmpi{i + 1}" for i in range(n)]
         self._scratch = Path(tempfile.mkdtemp())
         self._agent = self._scratch / "enter"
-        self._lock = LOCK.open("w")
+        self._lock = LOCK.open("a")
 
     def __enter__(self) -> Hosts:
         fcntl.flock(self._lock, fcntl.LOCK_EX)

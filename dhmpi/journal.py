@@ -131,8 +131,7 @@ class History:
     ended : bool
         Whether the last launch has come to its end.
     exit_code : int or None
-        What its exit code was to be then; None if it has not ended, or the journal is of a
-        version that did not say.
+        What its exit code was to be then; None if it has not ended, or its journal does not say.
     n_killed : int
         Ranks that the last launch has killed by ``--chaos``.
     n_retried : int

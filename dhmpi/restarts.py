@@ -65,8 +65,8 @@ def run(
     """Launch a search, and resume it as often as allowed if it dies; return the exit code of the last launch.
 
     It is the one of the journal where that tells the search's end, whatever became of the ranks afterwards, and 75 if
-    the launch died with exit code 0, as Open MPI's may.  Nothing is resumed after exit code 2, a mistake
-    of the user, and 70, a bug.
+    the launch died with exit code 0, as Open MPI's may.  Nothing is resumed after exit code 2, a mistake of the user,
+    and 70, a bug.
 
     Parameters
     ----------
