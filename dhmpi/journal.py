@@ -128,6 +128,8 @@ class History:
         Whether the last answer of the search, in the last launch, was that the space holds no other configuration.
     last_stop : str
         Why the last launch stopped, empty if it did not say.
+    short_of_ranks : bool
+        Whether that was because too few ranks were left.
     ended : bool
         Whether the last launch has come to its end.
     exit_code : int or None
@@ -138,6 +140,9 @@ class History:
         Trials that were to be tried again in the last launch because their evaluator was lost.
     n_groups : int
         The largest number that a group of ranks has had.
+    groups : dict of tuple of int to int
+        Groups of ranks, and their numbers, whose communicators are good in the last launch: no trial on them has ended
+        badly.  The one used last comes last.
     deaths : Counter of str
         For each host the evaluators that died while they ran a trial, in the last launch.
     quarantined : set of str
@@ -169,11 +174,13 @@ class History:
     n_asks: int = 0
     exhausted: bool = False
     last_stop: str = ""
+    short_of_ranks: bool = False
     ended: bool = False
     exit_code: int | None = None
     n_killed: int = 0
     n_retried: int = 0
     n_groups: int = 0
+    groups: dict[tuple[int, ...], int] = field(default_factory=dict)
     deaths: Counter[str] = field(default_factory=Counter)
     quarantined: set[str] = field(default_factory=set)
     presence: dict[int, list[float]] = field(default_factory=dict)
@@ -214,6 +221,8 @@ class History:
                 self.holders.pop(id_, None)
                 self.since.pop(id_, None)
                 self.losses.pop(id_, None)
+                if event["status"] != Status.DONE:
+                    self._drop_group(trial)
         elif kind == "lost":
             self._lost(event)
         elif kind in ("returned", "cancelled"):
@@ -233,6 +242,7 @@ class History:
             self.headers.append(event)
         elif kind == "stopping":
             self.last_stop = event["reason"]
+            self.short_of_ranks = event.get("short_of_ranks", False)
             self.paused = False
         elif kind == "ended":
             self.ended = True
@@ -277,7 +287,9 @@ class History:
         self.holders, self.since, self.losses, self.presence = {}, {}, {}, {}
         self.deaths, self.quarantined, self._n_before = Counter(), set(), len(self.finished)
         self.n_killed = self.n_retried = 0
-        self.last_stop, self.ended, self.exit_code, self.exhausted = "", False, None, False
+        self.groups = {}
+        self.last_stop, self.short_of_ranks = "", False
+        self.ended, self.exit_code, self.exhausted = False, None, False
         for id_, trial in self.unfinished.items():
             self.unfinished[id_] = trial._replace(attempt=trial.attempt + 1)
 
@@ -291,9 +303,12 @@ class History:
         if self.added:
             self.added.pop(event["key"], None)
         self.unfinished.pop(id_, None)  # the order is that of a queue
-        ranks, group = event.get("ranks", ()), event.get("group", 0)
+        ranks, group = tuple(event.get("ranks", ())), event.get("group", 0)
         self.unfinished[id_] = Trial(id_, event["key"], event["config"], event["attempt"], False, ranks, group)
         self.n_groups = max(self.n_groups, group)
+        if group:
+            self.groups.pop(ranks, None)
+            self.groups[ranks] = group
         self.holders[id_] = [event["rank"]]
         self.since[id_] = event["t"]
 
@@ -314,7 +329,12 @@ class History:
         if event["rank"] not in holders:
             return False
         holders.remove(event["rank"])
+        self._drop_group(self.unfinished[event["trial"]])
         return True
+
+    def _drop_group(self, trial: Trial) -> None:
+        if trial.group and self.groups.get(tuple(trial.ranks)) == trial.group:
+            del self.groups[tuple(trial.ranks)]
 
 
 def replay(directory: Path) -> History:

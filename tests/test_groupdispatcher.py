@@ -206,6 +206,12 @@ def test_the_run_stops_when_too_few_ranks_are_left_for_the_usual_size():
 
     assert d.stopping == "only 7 ranks are left, and an evaluation needs 8"
     assert d.short_of_ranks
+    history = journal.History(headers=[{"launch": 0, "t": 0.0}])
+    for event in d.take_events():
+        history.apply(event)
+    heir = GroupDispatcher(Limits(100), HOSTS, size=8)
+    heir.inherit(history, ["x", *HOSTS.values()], 2.0)
+    assert heir.short_of_ranks
 
 
 def test_fixed_groups_are_those_of_the_layout():
@@ -299,6 +305,30 @@ def test_an_heir_goes_on_with_groups_that_all_members_hold():
     assert [o.trial for o, _ in heir.take_outcomes()] == [0]
 
 
+def test_an_heir_uses_the_communicators_that_there_are():
+    d = made()
+    d.propose(proposed(4, 4, 4, 4, 4), 0.0)
+    d.report(1, [outcome(0, 1)], 1.0)
+    d.report(5, [outcome(1, 5, None)], 1.0)
+    history = journal.History(headers=[{"launch": 0, "t": 0.0}])
+    for event in d.take_events():
+        history.apply(event)
+    assert set(history.groups) == {(1, 2, 3, 4), (5, 6, 7, 8)}
+    heir = GroupDispatcher(Limits(100), HOSTS)
+    heir.inherit(history, ["x", *HOSTS.values()], 2.0)
+    for rank in HOSTS:
+        heir.holds(rank, HOSTS[rank], [2 if rank < 5 else 3], 2.0)
+    heir.propose(proposed(4, 4, first=4), 2.0)
+
+    heir.report(1, [outcome(2, 1)], 3.0)
+    heir.report(5, [outcome(3, 5, None)], 3.0)
+
+    trials, _ = given_(heir)
+    assert trials[1][0][1:] == ((1, 2, 3, 4), history.groups[1, 2, 3, 4])
+    assert trials[5][0][1] == (5, 6, 7, 8)
+    assert trials[5][0][2] > history.n_groups
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.sampled_from([1, 2, 3, 4, 8]), min_size=1, max_size=25),
@@ -311,17 +341,25 @@ def test_whoever_dies_every_trial_ends_once_and_no_rank_has_two(sizes, deaths, s
     d.propose(proposed(*sizes), 0.0)
     holding, told, dead, now = {}, [], set(), 0.0
     deaths = list(deaths)
+    history, recorded, kept = journal.History(), [], {rank: set() for rank in HOSTS}
     for _ in range(2000):
         if d.over:
             break
         now += 1.0
         for rank, w in d.take_work():
+            kept[rank] -= set(w.dropped)
+            kept[rank] |= {trial.group for trial in w.trials}
             for id_ in w.cancelled:
                 told.append((rank, id_))
             for trial in w.trials:
                 assert rank not in holding, "a rank has two trials"
                 assert rank in trial.ranks
                 holding[rank] = trial
+        for event in d.take_events():
+            recorded.append(event)
+            history.apply(event)
+        for ranks, group in history.groups.items():
+            assert all(group in kept[rank] for rank in ranks), "the journal knows a communicator that was given up"
         if deaths and rng.random() < 0.2:
             rank = deaths.pop()
             dead.add(rank)
@@ -343,7 +381,7 @@ def test_whoever_dies_every_trial_ends_once_and_no_rank_has_two(sizes, deaths, s
             d.report(rank, [outcome(trial.id, rank, objective, attempt=trial.attempt)], now)
 
     assert d.over
-    finished = Counter(event["trial"] for event in events(d, "finished"))
+    finished = Counter(e["trial"] for e in [*recorded, *d.take_events()] if e["e"] == "finished")
     assert finished == Counter(range(len(sizes)))
 
 

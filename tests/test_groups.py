@@ -235,6 +235,13 @@ def test_nothing_of_a_dead_rank_is_kept():
     assert numbers.get((1, 2))[0] != before
 
 
+def test_known_groups_keep_their_numbers():
+    numbers = Numbers(first=9, most=2, known={(1, 2): 4, (1, 3): 8})
+
+    assert numbers.get((1, 3)) == (8, [])
+    assert numbers.get((1, 4)) == (9, [((1, 2), 4)])
+
+
 def test_a_configuration_says_how_many_ranks_it_wants():
     assert size_of({"x": 1}, 3) == 3
     assert size_of({"num_ranks": 4}, 1) == 4

@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 
 SHORTEST = 2e-4
-LONGEST = 5e-3
+LONG = 5e-3
 FRACTION = 0.15
-"""A sleep lasts this part of the time waited so far, between SHORTEST and LONGEST seconds.  Each costs about 0.1 ms of
-a core, however little is done after it (measured on a virtual machine)."""
+"""A sleep lasts this part of the time waited so far, between SHORTEST and LONG seconds.  Each costs about 0.1 ms of a
+core, however little is done after it (measured on a virtual machine)."""
+LONGEST = 5e-2
+LATER_FRACTION = 0.02
+"""Whoever has waited for long waits in longer sleeps, of this part of that time, up to LONGEST seconds."""
 
 
 class Wait:
@@ -46,7 +49,8 @@ class Wait:
 
     def sleep(self, fds: Sequence[int] = ()) -> None:
         """Sleep a little; wake at once when one of the file descriptors can be read."""
-        seconds = min(LONGEST, max(self.shortest, FRACTION * (self._clock() - self._since)))
+        waited = self._clock() - self._since
+        seconds = max(self.shortest, min(LONG, FRACTION * waited), min(LONGEST, LATER_FRACTION * waited))
         if fds:
             select.select(fds, (), (), seconds)
         else:

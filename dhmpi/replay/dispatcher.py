@@ -44,7 +44,7 @@ _OF_THE_MASTER = re.compile(r"the time limit is |SIG\w+ (asked for an end|ended 
 _AT_ONCE = re.compile(r"the time limit is reached|SIG\w+ ended it")
 _EXHAUSTED = "the space is exhausted"
 _CONVERGED = "the policy has converged"
-_LATER = frozenset({"exhausted", "start", "end"})
+_LATER = frozenset({"exhausted", "start", "end", "short_of_ranks"})
 """What journals of earlier versions lack in their events."""
 _SECONDS = re.compile(r"was silent for \d+ s")
 _DIED = "has died"

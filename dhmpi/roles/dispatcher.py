@@ -307,6 +307,7 @@ class Dispatcher:
             self._set_depth()
         self.n_asks = history.n_asks
         self._was_exhausted = history.exhausted
+        self.short_of_ranks = history.short_of_ranks
         for trial in history.unfinished.values():
             self.n_started = max(self.n_started, trial.id + 1)
             holders = history.holders.get(trial.id)
@@ -544,7 +545,8 @@ class Dispatcher:
         """Start nothing more; with `cancel`, also end what is running."""
         if self.stopping is None:
             self.stopping = reason
-            self._events.append({"e": "stopping", "t": now, "reason": reason})
+            short = {"short_of_ranks": True} if self.short_of_ranks else {}
+            self._events.append({"e": "stopping", "t": now, "reason": reason, **short})
             self._dropped += [key for key, _ in self._ahead]
             self._ahead.clear()
         if cancel:

@@ -89,7 +89,7 @@ class GroupDispatcher(Dispatcher):
     # -- what happens --------------------------------------------------------------------------------------------------
 
     def inherit(self, history: History, hosts: Sequence[str], now: float) -> None:
-        self._numbers = Numbers(history.n_groups + 1)
+        self._numbers = Numbers(history.n_groups + 1, known=history.groups)
         self._wait_for_others(now)
         super().inherit(history, hosts, now)
         for id_, trial in self._open.items():

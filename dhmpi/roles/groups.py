@@ -310,13 +310,18 @@ class Numbers:
         Number of the first group; numbers are never used again.
     most : int, default MOST_KEPT
         Groups kept for each rank.
+    known : mapping of tuple of int to int, optional
+        Groups that have a communicator, and their numbers; the one used last comes last.
     """
 
-    def __init__(self, first: int = 1, most: int = MOST_KEPT) -> None:
+    def __init__(self, first: int = 1, most: int = MOST_KEPT, known: Mapping[Group, int] | None = None) -> None:
         self._next = first
         self._most = most
-        self._numbers: OrderedDict[Group, int] = OrderedDict()  # the one used last comes last
+        self._numbers: OrderedDict[Group, int] = OrderedDict(known or {})  # the one used last comes last
         self._of_rank: dict[int, OrderedDict[Group, None]] = {}
+        for group in self._numbers:
+            for rank in group:
+                self._of_rank.setdefault(rank, OrderedDict())[group] = None
 
     def get(self, group: Group) -> tuple[int, list[tuple[Group, int]]]:
         """Return a group's number, and the groups that are given up for it."""

@@ -292,6 +292,11 @@ class Member(Role):
             return
         step = Step(part.step)
         if step is Step.HERE:
+            if (
+                not now.here
+            ):  # this rank has the communicator, and a member has not: a master died while it was given up
+                self._give_back(now)
+                return
             now.here.add(source)
             now.damaged = now.damaged or part.damaged
             if now.here.issuperset(now.ranks) and now.began is None and now.left_at is None:

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from dhmpi.mpi.post import Message, Post
 from dhmpi.mpi.protocol import FROM_MASTER, Heir, Serving, Tag
-from dhmpi.mpi.wait import LONGEST, SHORTEST, Wait
+from dhmpi.mpi.wait import LONG, SHORTEST, Wait
 from dhmpi.trials import Config
 
 SILENCE = 90.0
@@ -77,7 +77,7 @@ class Spare(Role):
     """A rank that no whole group could use: it sleeps until the run is over."""
 
     hears = frozenset({Tag.STOP})
-    shortest_sleep = LONGEST
+    shortest_sleep = LONG
 
     def hear(self, message: Message) -> None:
         self.active = False
