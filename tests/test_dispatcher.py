@@ -99,6 +99,73 @@ def test_places_nothing_when_few_evaluations_remain():
     assert work(d) == {1: [2]}
 
 
+def informed(n_told, *keys, replacing=(), ask=0, seconds=0.01):
+    proposals = [Proposal(key, {"x": float(key)}) for key in keys]
+    return Proposed(ask, n_told, (), proposals, replacing, seconds=seconds, informed=True)
+
+
+def after_a_long_evaluation(**answer):
+    """Return a dispatcher whose only evaluator has just ended its first trial, with another one ahead."""
+    d = dispatcher(n_evaluators=1)
+    d.propose(informed(0, 0, 1, **answer), 0.0)
+    (trial,) = d.take_work()[0][1].trials
+    d.take_news()
+    d.report(1, [outcome(trial, 1, elapsed=100.0)], 100.0)
+    return d
+
+
+def test_after_a_long_evaluation_waits_for_what_knows_of_it():
+    d = after_a_long_evaluation()
+
+    assert work(d) == {}
+    assert d.n_available == 0
+    assert d.take_news().awaited
+    d.propose(informed(1, 2, 3, replacing=[1], ask=1), 100.1)
+    assert [trial.key for _, w in d.take_work() for trial in w.trials] == [2]
+    assert d.n_available == 1
+
+
+def test_an_answer_that_does_not_know_of_it_is_not_waited_for():
+    d = after_a_long_evaluation()
+
+    d.propose(informed(0, 2, replacing=[1], ask=1), 100.1)
+
+    assert work(d) == {}
+
+
+def test_waits_for_a_newer_proposal_no_longer_than_it_is_worth():
+    d = after_a_long_evaluation()
+
+    d.tick(100.4)
+    before = work(d)
+    d.tick(100.6)
+
+    assert before == {}
+    assert work(d) == {1: [1]}
+    assert not d.take_news().awaited
+
+
+@pytest.mark.parametrize("answer", [{"seconds": 3.0}, {"n_evaluators": 1000}])
+def test_waits_for_no_newer_proposal_of_a_busy_search(answer):
+    d = dispatcher(n_evaluators=answer.pop("n_evaluators", 1), max_evals=5000)
+    d.propose(informed(0, *range(2000), **answer), 0.0)
+    rank, first = d.take_work()[0]
+
+    d.report(rank, [outcome(first.trials[0], rank, elapsed=100.0)], 100.0)
+
+    assert list(work(d)) == [rank]
+
+
+def test_does_not_wait_where_newer_proposals_are_no_better():
+    d = dispatcher(n_evaluators=1)
+    d.propose(proposed(0, 1), 0.0)
+    (trial,) = d.take_work()[0][1].trials
+
+    d.report(1, [outcome(trial, 1, elapsed=100.0)], 100.0)
+
+    assert work(d) == {1: [1]}
+
+
 def test_newer_proposals_replace_those_that_nobody_has_started():
     d = dispatcher(n_evaluators=1)
     d.propose(proposed(0, 1, 2), 0.0)

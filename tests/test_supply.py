@@ -62,6 +62,18 @@ def test_newer_knowledge_replaces_what_will_not_be_started_soon():
     assert ask.n == len(keys)
 
 
+def test_everything_is_replaced_where_evaluators_wait_for_the_answer():
+    supply = Supply(1000)
+    supply.hear(news(), 0.0)
+    keys = answer(supply, supply.next_ask())
+
+    supply.hear(news(told=1, duration=100.0)._replace(awaited=True), 100.0)
+
+    assert supply.next_ask().replacing == tuple(keys)
+    supply.asked()
+    assert supply.next_ask() is None
+
+
 def test_what_depends_on_no_knowledge_is_not_replaced():
     supply = Supply(1000)
     supply.hear(news(), 0.0)

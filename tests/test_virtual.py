@@ -90,6 +90,36 @@ def test_a_model_is_used_as_soon_as_anything_is_known(problem, n_evaluators):
     assert max(started) > last_blind  # some were proposed by the model
 
 
+@pytest.mark.parametrize("n_evaluators", [1, 4])
+def test_long_evaluations_begin_with_all_that_is_known(problem, n_evaluators):
+    search = ModelBasedSearch(problem.space, 1, n_evaluators=n_evaluators, max_evals=30)
+
+    run = simulate(
+        search, Limits(30), n_evaluators, objective, lambda config, rng: float(rng.normal(60, 10)),
+        ask_seconds=lambda n_told, n: 0.1,
+    )  # fmt: skip
+
+    told: list[int] = []  # of the ask that brought each key
+    late, n_finished = [], 0
+    for event in run.events:
+        if event["e"] == "asked":
+            told += [event["told"]] * event["n"]
+        elif event["e"] == "finished":
+            n_finished += 1
+        elif event["e"] == "placed":
+            late.append(n_finished - told[event["key"]])
+    assert late[-20:] == [0] * 20
+    assert run.waiting_seconds < 0.005 * run.busy_seconds
+
+
+def test_evaluators_wait_for_no_answer_that_takes_longer_than_it_is_worth(problem):
+    search = ModelBasedSearch(problem.space, 1, n_evaluators=1, max_evals=30)
+
+    run = simulate(search, Limits(30), 1, objective, lambda config, rng: 60.0, ask_seconds=lambda n_told, n: 1.0)
+
+    assert run.waiting_seconds - run.first_waiting_seconds < 1.0
+
+
 def test_short_evaluations_are_placed_in_advance(problem):
     def short(config, rng):
         return 0.01

@@ -234,6 +234,8 @@ class News(NamedTuple):
     """Key and configuration of points that users have added: the search takes them for pending."""
     max_evals: int | None = None
     """Evaluations in all, which a user may have changed; None if that is not said."""
+    awaited: bool = False
+    """Whether idle evaluators get nothing of what is ahead before the search has answered this."""
 
 
 class Check(NamedTuple):
@@ -275,6 +277,8 @@ class Proposed(NamedTuple):
     """Events of the search, for the journal."""
     stop: str = ""
     """Why the search wants to end, if it does."""
+    informed: bool = False
+    """Whether they depend on what the search was told, so that later ones may be better."""
 
 
 class Searching(NamedTuple):

@@ -44,7 +44,7 @@ _OF_THE_MASTER = re.compile(r"the time limit is |SIG\w+ (asked for an end|ended 
 _AT_ONCE = re.compile(r"the time limit is reached|SIG\w+ ended it")
 _EXHAUSTED = "the space is exhausted"
 _CONVERGED = "the policy has converged"
-_LATER = frozenset({"exhausted", "start", "end", "short_of_ranks"})
+_LATER = frozenset({"exhausted", "informed", "start", "end", "short_of_ranks"})
 """What journals of earlier versions lack in their events."""
 _SECONDS = re.compile(r"was silent for \d+ s")
 _DIED = "has died"
@@ -357,6 +357,7 @@ class DispatcherReplay:
             event["seconds"],
             reused=reused,
             stop=stop,
+            informed=event.get("informed", False),
         )
 
     def _without_evaluation(self, index: int, now: float) -> tuple[list[tuple[int, float]], str]:

@@ -18,6 +18,7 @@ from dhmpi.budget import Budget, Limits, objective_for_search
 from dhmpi.journal import History
 from dhmpi.mpi.protocol import News, Progress, Proposed, Work
 from dhmpi.roles.hostwatch import HostWatch
+from dhmpi.roles.supply import WORTH, pays_to_wait
 from dhmpi.steering import Action, in_words
 from dhmpi.stopping import Stopper
 from dhmpi.trials import EPOCHS, PARENT, Config, Loss, Outcome, Status, Trial
@@ -156,6 +157,11 @@ class Dispatcher:
         self._dropped: list[int] = []
         self._remarks: list[str] = []
         self.n_asks = 0
+        # Of the last answer of the search: whether newer knowledge changes it, what it knew, how long it took.
+        self._informed = False
+        self._n_known = 0
+        self._ask_seconds = 0.0
+        self._awaited_until: float | None = None  # that long nothing of what is ahead is started
 
     # -- what a caller reads -------------------------------------------------------------------------------------------
 
@@ -167,6 +173,11 @@ class Dispatcher:
     @property
     def n_ahead(self) -> int:
         return len(self._ahead)
+
+    @property
+    def n_available(self) -> int:
+        """How many of them evaluators may start now."""
+        return 0 if self._awaited_until is not None else len(self._ahead)
 
     @property
     def n_evaluators(self) -> int:
@@ -246,6 +257,7 @@ class Dispatcher:
             self.n_asks,
             self._untold_points,
             self.limits.max_evals,
+            self._awaited_until is not None,
         )
         self._told, self._started_keys, self._dropped, self._untold_points = [], [], [], []
         self._has_new_limit = False
@@ -431,6 +443,7 @@ class Dispatcher:
                 "replacing": ranges(proposed.replacing),
                 "seconds": round(proposed.seconds, 4),
                 "exhausted": proposed.exhausted,
+                "informed": proposed.informed,
             }
         )
         self._events += [{**note, "t": now} for note in proposed.notes]
@@ -457,6 +470,9 @@ class Dispatcher:
             self._dropped += [key for key, config in proposals if config in points]
             proposals = [(key, config) for key, config in proposals if config not in points]
         self._ahead.extend(proposals)
+        self._informed, self._n_known, self._ask_seconds = proposed.informed, proposed.n_told, proposed.seconds
+        if self._n_known >= self.budget.n_finished:
+            self._awaited_until = None
         self.exhausted = proposed.exhausted
         if proposed.stop and self.stopping is None:
             self.stop(proposed.stop, now)
@@ -498,6 +514,7 @@ class Dispatcher:
             else:
                 self._finish(outcome, trial, now)
                 self._check_budget(now)
+        self._await(now)
         self._assign(now)
         self._check_exhausted(now)
 
@@ -762,6 +779,16 @@ class Dispatcher:
         if self.exhausted and not (self._ahead or self._added or self._waiting or self._open or self.stopping):
             self.stop(f"the space is exhausted: all its {self.budget.n_finished} configurations are evaluated", now)
 
+    def _await(self, now: float) -> None:
+        """Start nothing of what is ahead before the search has answered what was just told, if that is worth it."""
+        duration = self._median_duration
+        if self._awaited_until is not None or duration is None or self.exhausted:
+            return
+        if not (self._informed and self._ahead):
+            return  # nothing that another answer could improve
+        if self._n_known < self.budget.n_finished and pays_to_wait(self._ask_seconds, duration, self.n_evaluators):
+            self._awaited_until = now + WORTH * duration
+
     def _next(self, host: str) -> Trial | None:
         """Return the trial that should be started next on a host."""
         if self.stopping is not None:
@@ -770,7 +797,7 @@ class Dispatcher:
             if not self._losses or self._suits(trial, host):
                 self._waiting.remove(trial)
                 return trial
-        line = self._added or self._ahead
+        line = self._added or (self._ahead if self._awaited_until is None else ())
         if not line or self.n_started >= self.limits.max_evals:
             return None
         return self._start_trial(*line.popleft())
@@ -790,6 +817,8 @@ class Dispatcher:
         """Give an idle evaluator a trial at once, and place trials with busy ones where evaluations are short."""
         if self.paused:
             return
+        if self._awaited_until is not None and now >= self._awaited_until:
+            self._awaited_until = None  # the search takes longer than it is worth
         idle = self._idle
         while idle and (chosen := self._next_of_idle()):
             rank, trial = chosen

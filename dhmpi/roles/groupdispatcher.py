@@ -154,6 +154,9 @@ class GroupDispatcher(Dispatcher):
     def _set_depth(self) -> None:
         self._median_duration = statistics.median(self._durations)
 
+    def _await(self, now: float) -> None:
+        """Groups are made of what is ahead as a whole, as soon as ranks are idle."""
+
     # -- the end of a trial, good or bad -------------------------------------------------------------------------------
 
     def _relieve(self, id_: int, rank: int, now: float) -> None:

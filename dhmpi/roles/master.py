@@ -559,7 +559,7 @@ class Master(Role):
             recorder.write(events)
         for rank, work in dispatcher.take_work():
             post.send(rank, Tag.WORK, work)
-        if (not dispatcher.n_ahead or self._news_due()) and (news := dispatcher.take_news()):
+        if (not dispatcher.n_available or self._news_due()) and (news := dispatcher.take_news()):
             post.send(self._world.searcher, Tag.NEWS, news)
         if outcomes := dispatcher.take_outcomes():
             recorder.add(outcomes)

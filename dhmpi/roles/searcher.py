@@ -211,6 +211,7 @@ class Searcher(Role):
             reused=asked["reused"],
             notes=asked["notes"],
             stop=asked["stop"],
+            informed=asked["informed"],
         )
         for key in ask.replacing:
             self._ahead.pop(key, None)

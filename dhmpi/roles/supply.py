@@ -1,7 +1,9 @@
 """When to ask the search for more, for how many, and which of its proposals to replace.
 
 Pure arithmetic with the time as an argument, so that the searcher and the virtual-time driver decide alike.  The aim:
-an idle evaluator finds a trial ahead at the master, made with as much knowledge as possible.
+an idle evaluator finds a trial ahead at the master, made with as much knowledge as possible.  Where evaluations are so
+long that waiting for an answer costs next to nothing (:func:`pays_to_wait`), the master keeps back what is ahead until
+it has been replaced by what knows of the last outcome, too.
 """
 
 from __future__ import annotations
@@ -29,6 +31,10 @@ STEP = 4
 """Times that one ask may be larger than the one before, since a larger one may take disproportionately longer."""
 NEWS_EVERY = 0.01
 """Seconds for which the master collects news for the searcher as long as there are trials ahead."""
+WORTH = 0.005
+"""Part of an evaluation that an evaluator may be idle for the sake of a proposal that knows of the last outcome."""
+LOAD = 0.05
+"""Part of its time that the search may spend on that, so that hardly any evaluator waits for another's proposal."""
 RATE_WINDOW = 0.02
 RATE_MEMORY = 1.0
 """Seconds: how long a rate is measured, and how fast an older one is forgotten."""
@@ -39,6 +45,21 @@ class Ask(NamedTuple):
 
     n: int
     replacing: tuple[int, ...]
+
+
+def pays_to_wait(ask_seconds: float, duration: float, n_evaluators: int) -> bool:
+    """Return whether an idle evaluator should wait for an answer rather than start what was proposed before.
+
+    Parameters
+    ----------
+    ask_seconds : float
+        That the search takes for an answer.
+    duration : float
+        Seconds of an evaluation.
+    n_evaluators : int
+    """
+    seconds = ask_seconds + LATENCY
+    return seconds <= WORTH * duration and n_evaluators * seconds <= LOAD * duration
 
 
 class Supply:
@@ -62,6 +83,7 @@ class Supply:
         self._n_informed = 0  # of those, that newer knowledge would change
         self._told = 0
         self._told_at_ask = 0
+        self._awaited = False  # whether evaluators wait for an answer that knows what has been told
         self._ask_seconds = FIRST_ASK
         self._asks: deque[tuple[int, float]] = deque(maxlen=5)  # proposals and seconds of the last
         self._most = 0  # proposals of the next, if more than two per evaluator
@@ -80,6 +102,7 @@ class Supply:
             for key in keys:
                 self._n_informed -= self._ahead.pop(key, False)
         self._told += len(news.told)
+        self._awaited |= news.awaited
         self.n_evaluators = max(1, news.n_evaluators)
         self.n_wanted = news.n_wanted
         self._duration = news.duration
@@ -96,11 +119,14 @@ class Supply:
         """Return what to ask the search now, or None if the supply will do."""
         if self.exhausted:
             return None
-        used_meanwhile = math.ceil(self._demand() * (self._ask_seconds + LATENCY))
+        expected = self._demand() * (self._ask_seconds + LATENCY)
+        used_meanwhile = math.ceil(expected)
         target = min(self.n_wanted, self.n_evaluators + 2 * used_meanwhile, MOST_AHEAD)
-        if self._n_informed and self._told - self._told_at_ask >= max(1, self._told // 50):
-            # Those that will be started before the answer is here stay; newer knowledge replaces the others.
-            stale = tuple(key for key in list(self._ahead)[used_meanwhile:] if self._ahead[key])
+        if self._n_informed and (self._awaited or self._told - self._told_at_ask >= max(1, self._told // 50)):
+            # Those that will be started before the answer is here stay; newer knowledge replaces the others.  One that
+            # is started against expectation is no harm: what would have replaced it is dropped if it is the same.
+            first = 0 if self._awaited else int(expected)
+            stale = tuple(key for key in list(self._ahead)[first:] if self._ahead[key])
         else:
             stale = ()
         most = min(max(self._most, 2 * self.n_evaluators), MOST_PER_ASK)
@@ -113,6 +139,7 @@ class Supply:
     def asked(self) -> None:
         """Note that the search has begun to think."""
         self._told_at_ask = self._told
+        self._awaited = False
 
     def answered(self, ask: Ask, keys: Iterable[int], informed: bool, seconds: float, exhausted: bool = True) -> None:
         """Note the answer of the search.

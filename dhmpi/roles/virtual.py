@@ -234,9 +234,9 @@ class _Simulator:
         self.send_news()
 
     def send_news(self) -> None:
-        """Tell the searcher at once if there is nothing ahead, else now and then."""
+        """Tell the searcher at once if somebody waits for it, else now and then."""
         left = self._news_sent + NEWS_EVERY - self.now
-        if self.dispatcher.n_ahead and left > 0:
+        if self.dispatcher.n_available and left > 0:
             if not self._news_due:
                 self._news_due = True
                 self.after(left, self.remind)
@@ -388,6 +388,7 @@ class _Simulator:
             list(search.reused.items()),
             search.notes,
             search.stop,
+            search.informed,
         )
         self.run.thoughts.append(Thought(self.now, seconds, asked))
         self.after(seconds, self.answer, ask, proposed, search.informed)
