@@ -140,6 +140,46 @@ def test_what_is_pretended_becomes_more_certain(name):
     assert posterior.std[index] < before
 
 
+@pytest.mark.parametrize("name", ["GP", "RF", "GBRT"])
+def test_what_is_forgotten_was_never_pretended(name):
+    model = fitted(name)
+    expected, posterior = (model.posterior(points(20, seed=1), points(0), 0.5) for _ in range(2))
+    first = [each.pretend(3, 0.5) for each in (expected, posterior)]
+    for index in (5, 7, 11):
+        posterior.pretend(index, 0.5)
+
+    expected.learn([(first[0], 1.0)])
+    posterior.learn([(first[1], 1.0)])
+    posterior.forget(2)
+    posterior.forget(1)
+
+    assert np.allclose(posterior.mean, expected.mean)
+    assert np.allclose(posterior.std, expected.std, atol=1e-6)
+    again = [each.pretend(9, 0.5) for each in (expected, posterior)]
+    assert again[0] == again[1]
+    assert np.allclose(posterior.mean, expected.mean)
+
+
+def test_proposals_that_are_replaced_are_made_from_the_same_candidates():
+    searched = search(numbers(), max_evals=400, n_evaluators=2)
+    play(searched, 300)
+    chooser = searched._chooser
+    while len(chooser._pool._picks) > 1:
+        play(searched, 1)
+    first = searched.ask(1)
+    pool = chooser._pool
+
+    replaced = searched.ask(3)
+    others = searched.ask(3, replacing=[key for key, _ in replaced])
+    searched.drop([key for key, _ in replaced])
+    searched.tell([(first[0][0], bowl(first[0][1]))])
+    last = searched.ask(2, replacing=[key for key, _ in others])
+
+    assert chooser._pool is pool
+    assert len(pool._picks) == 4
+    assert not any(config in [c for _, c in first] for _, config in last)
+
+
 def test_normalised_objectives_keep_their_order_and_lose_their_outliers():
     y = np.concatenate([np.random.default_rng(0).normal(size=50), [-1e30, -1e300]])
     normaliser = Normaliser(y)

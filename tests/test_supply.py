@@ -74,6 +74,28 @@ def test_everything_is_replaced_where_evaluators_wait_for_the_answer():
     assert supply.next_ask() is None
 
 
+def test_little_is_kept_ahead_of_long_evaluations():
+    supply = Supply(1000)
+    supply.hear(news(n_evaluators=160), 0.0)
+    answer(supply, supply.next_ask(), informed=False)
+
+    supply.hear(news(told=1, started=range(160), n_evaluators=160, duration=100.0), 100.0)
+
+    assert supply.next_ask().n == 160 / 16 + 2
+    supply.hear(news(n_evaluators=160, duration=10.0), 110.0)
+    assert supply.next_ask().n >= 160
+
+
+def test_who_is_idle_gets_a_trial_where_little_is_kept_ahead():
+    supply = Supply(1000)
+    supply.hear(news(n_evaluators=10), 0.0)
+    answer(supply, supply.next_ask(), informed=False)
+
+    supply.hear(news(told=1, started=range(10), n_evaluators=10, duration=100.0)._replace(n_idle=4), 100.0)
+
+    assert supply.next_ask().n == 4 + 1 + 2
+
+
 def test_what_depends_on_no_knowledge_is_not_replaced():
     supply = Supply(1000)
     supply.hear(news(), 0.0)

@@ -236,6 +236,8 @@ class News(NamedTuple):
     """Evaluations in all, which a user may have changed; None if that is not said."""
     awaited: bool = False
     """Whether idle evaluators get nothing of what is ahead before the search has answered this."""
+    n_idle: int = 0
+    """Evaluators that have nothing to do."""
 
 
 class Check(NamedTuple):

@@ -258,6 +258,7 @@ class Dispatcher:
             self._untold_points,
             self.limits.max_evals,
             self._awaited_until is not None,
+            len(self._idle),
         )
         self._told, self._started_keys, self._dropped, self._untold_points = [], [], [], []
         self._has_new_limit = False

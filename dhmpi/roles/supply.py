@@ -35,6 +35,8 @@ WORTH = 0.005
 """Part of an evaluation that an evaluator may be idle for the sake of a proposal that knows of the last outcome."""
 LOAD = 0.05
 """Part of its time that the search may spend on that, so that hardly any evaluator waits for another's proposal."""
+RESERVE = 1 / 16
+"""Part of the evaluators for which there is a trial ahead whatever they are doing, where waiting costs so little."""
 RATE_WINDOW = 0.02
 RATE_MEMORY = 1.0
 """Seconds: how long a rate is measured, and how fast an older one is forgotten."""
@@ -84,6 +86,7 @@ class Supply:
         self._told = 0
         self._told_at_ask = 0
         self._awaited = False  # whether evaluators wait for an answer that knows what has been told
+        self._n_idle = 0
         self._ask_seconds = FIRST_ASK
         self._asks: deque[tuple[int, float]] = deque(maxlen=5)  # proposals and seconds of the last
         self._most = 0  # proposals of the next, if more than two per evaluator
@@ -103,6 +106,7 @@ class Supply:
                 self._n_informed -= self._ahead.pop(key, False)
         self._told += len(news.told)
         self._awaited |= news.awaited
+        self._n_idle = news.n_idle
         self.n_evaluators = max(1, news.n_evaluators)
         self.n_wanted = news.n_wanted
         self._duration = news.duration
@@ -121,7 +125,7 @@ class Supply:
             return None
         expected = self._demand() * (self._ask_seconds + LATENCY)
         used_meanwhile = math.ceil(expected)
-        target = min(self.n_wanted, self.n_evaluators + 2 * used_meanwhile, MOST_AHEAD)
+        target = min(self.n_wanted, self._reserve() + 2 * used_meanwhile, MOST_AHEAD)
         if self._n_informed and (self._awaited or self._told - self._told_at_ask >= max(1, self._told // 50)):
             # Those that will be started before the answer is here stay; newer knowledge replaces the others.  One that
             # is started against expectation is no harm: what would have replaced it is dropped if it is the same.
@@ -162,6 +166,18 @@ class Supply:
         self._asks.append((ask.n, max(seconds, 1e-6)))
         n_per_second = sum(n for n, _ in self._asks) / sum(seconds for _, seconds in self._asks)
         self._most = int(min(STEP * ask.n, LONGEST_ASK * n_per_second))
+
+    def _reserve(self) -> int:
+        """Return for how many evaluators that become idle at the same instant there should be a trial.
+
+        For all; but where they would wait only a tiny part of an evaluation for an answer, or wait for one anyway, what
+        is ahead for so many only has to be replaced again and again before it is started.
+        """
+        if self._duration is None or self._ask_seconds + LATENCY > WORTH * self._duration:
+            return self.n_evaluators
+        if pays_to_wait(self._ask_seconds, self._duration, self.n_evaluators):
+            return min(self._n_idle + 1, self.n_evaluators)
+        return math.ceil(RESERVE * self.n_evaluators)
 
     def _demand(self) -> float:
         """Return the trials per second that evaluators would start if they never waited."""

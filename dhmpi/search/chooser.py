@@ -309,11 +309,11 @@ class _Pool:
         for i, identity in enumerate(encoding.identities(known)):
             self._numbers.setdefault(identity, []).append(n_known + i)
         self._n_trials = self._built_at = n_trials
-        self._n_taken = 0
+        self._picks: list[tuple[bytes, int]] = []  # what was taken, in this order: identity and index
 
     def follow(self, pending: np.ndarray, rows: np.ndarray, objectives: np.ndarray) -> bool:
         """Learn what ended since the last call; return whether the pool is still good."""
-        if len(objectives) > self._built_at * (1 + _POOL_PATIENCE) or self._n_taken >= _BLOCK:
+        if len(objectives) > self._built_at * (1 + _POOL_PATIENCE) or len(self._picks) >= _BLOCK:
             return False
         outcomes = []
         new = objectives[self._n_trials :]
@@ -327,8 +327,23 @@ class _Pool:
         self._n_trials = len(objectives)
         if outcomes:
             self._posterior.learn(outcomes)
-        # What was dropped or replaced must not be pretended any longer.
-        return +self._open == Counter(self._encoding.identities(pending))
+        open_, there = +self._open, Counter(self._encoding.identities(pending))
+        return not there - open_ and self._withdraw(open_ - there)
+
+    def _withdraw(self, dropped: Counter[bytes]) -> bool:
+        """Pretend what was dropped or replaced no longer; return whether that is what was taken last."""
+        n = dropped.total()
+        last = self._picks[len(self._picks) - n :]
+        if Counter(identity for identity, _ in last) != dropped:
+            return False
+        if n:
+            self._posterior.forget(n)
+            del self._picks[len(self._picks) - n :]
+        for identity, index in last:
+            self._numbers[identity].pop()
+            self._open[identity] -= 1
+            self._free[index] = True
+        return True
 
     def refine(self, taken: Taken, rng: np.random.Generator) -> None:
         """Add neighbours of the most promising candidates, ever closer ones."""
@@ -351,8 +366,8 @@ class _Pool:
 
     def take(self, n: int, taken: Taken, repeats: bool, rng: np.random.Generator) -> np.ndarray:
         """Take up to `n` rows."""
-        picks: list[int] = []
-        while len(picks) < n and self._free.any():
+        first = len(self._picks)
+        while len(self._picks) < first + n and self._free.any():
             index = self._acquisition.choose(
                 self._posterior, self._best, self._feasible, self._free, self._features, rng
             )
@@ -362,11 +377,10 @@ class _Pool:
                 if identity in taken:
                     continue
                 taken.add(identity)
-            picks.append(index)
+            self._picks.append((identity, index))
             self._numbers.setdefault(identity, []).append(self._posterior.pretend(index, self._lie))
             self._open[identity] += 1
-        self._n_taken += len(picks)
-        return self._rows[picks]
+        return self._rows[[index for _, index in self._picks[first:]]]
 
 
 def _chance(encoding: Encoding) -> float:

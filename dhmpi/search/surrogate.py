@@ -122,6 +122,10 @@ class Posterior(ABC):
         """Take what pending or pretended points gave: pairs of a number and a normalised objective."""
 
     @abstractmethod
+    def forget(self, n: int) -> None:
+        """Go on as if the last `n` points that were pretended had not been."""
+
+    @abstractmethod
     def extend(self, candidates: np.ndarray) -> None:
         """Add candidates, shape (n, n_features), after those that there are."""
 
@@ -389,6 +393,15 @@ class _GaussianPosterior(Posterior):
             self._z[self._first + number] = z
         self._update()
 
+    def forget(self, n: int) -> None:
+        # Rows of the factor and of the whitened covariances depend on those before them only.
+        last, self._n = self._n, self._n - n
+        self._variance = self._variance + np.einsum("ij,ij->j", *[self._whitened[self._n : last]] * 2)
+        self._factor[self._n : last] = np.eye(n, len(self._z), self._n)
+        self._z[self._n : last] = 0.0
+        self._points = self._points[: self._n]
+        self._update()
+
     def extend(self, candidates: np.ndarray) -> None:
         seen, n = self._kernel.seen(candidates), self._n
         whitened = np.empty((len(self._whitened), len(candidates)))
@@ -525,6 +538,13 @@ class _ForestPosterior(Posterior):
             self._joined[number] = leaves, z
         self._update(np.arange(len(self._leaves)))
 
+    def forget(self, n: int) -> None:
+        for leaves, z in self._joined[len(self._joined) - n :]:
+            self._sum[leaves] -= z
+            self._count[leaves] -= 1
+        del self._joined[len(self._joined) - n :]
+        self._update(np.arange(len(self._leaves)))
+
     def _update(self, rows: np.ndarray) -> None:
         leaves = self._leaves[rows]
         predicted = self._sum[leaves] / self._count[leaves]
@@ -592,6 +612,10 @@ class _BoostedPosterior(Posterior):
         self.mean, self.std = self._predict(self._candidates)
         for point, lie in self._approached:
             self._draw(point, lie)
+
+    def forget(self, n: int) -> None:
+        del self._approached[len(self._approached) - n :]
+        self.learn([])
 
     def extend(self, candidates: np.ndarray) -> None:
         self._candidates = np.concatenate([self._candidates, candidates])
