@@ -265,11 +265,11 @@ def bench_groups() -> None:
 
 def bench_idle() -> None:
     """CPU time of ranks that wait."""
-    table = Table("ranks", "% of a core per rank", "target", title="A waiting rank")
+    table = Table("ranks", "first second", "after 10 s", "target", title="A waiting rank: % of a core")
     for n in RANKS[:2]:
-        out = mpiexec(n, "benchmarks.idle")
-        share = statistics.mean(json.loads(line)["share"] for line in out.splitlines() if line.startswith("{"))
-        table.add_row(str(n), f"{100 * share:.2f}", "3")
+        found = [json.loads(line) for line in mpiexec(n, "benchmarks.idle").splitlines() if line.startswith("{")]
+        means = (100 * statistics.mean(one[when] for one in found) for when in ("early", "late"))
+        table.add_row(str(n), *(f"{mean:.2f}" for mean in means), "3")
     console.print(table)
 
 

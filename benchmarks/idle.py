@@ -1,4 +1,4 @@
-"""What waiting costs: ranks that wait for a message as roles do print the part of a core they use."""
+"""What waiting costs: ranks that wait for a message as roles do print the part of a core they use, early and late."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ import time
 from dhmpi.mpi import layout, world
 from dhmpi.mpi.wait import Wait
 
-SECONDS = 5.0
+EARLY, LATE = 1.0, 10.0
+"""Seconds waited: until the first, and from the second for as long again."""
 
 
 def main() -> None:
-    here = world.start(lambda hosts: layout.plan(hosts))
+    here = world.start(layout.plan, lambda: world.Launch("00000000", ""))
     wait = Wait()
-    cpu, start = time.process_time(), time.monotonic()
-    while time.monotonic() - start < SECONDS:
-        here.post.receive()
-        wait.sleep()
-    print(json.dumps({"share": (time.process_time() - cpu) / (time.monotonic() - start)}), flush=True)
-    world.finish(here)
+    began = time.monotonic()
+    used = []
+    for until in (EARLY, LATE, 2 * LATE):
+        cpu, start = time.process_time(), time.monotonic()
+        while time.monotonic() - began < until:
+            here.post.receive()
+            wait.sleep()
+        used.append((time.process_time() - cpu) / (time.monotonic() - start))
+    print(json.dumps({"early": used[0], "late": used[-1]}), flush=True)
+    world.finish(here, 0, together=True)
 
 
 if __name__ == "__main__":
