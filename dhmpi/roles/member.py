@@ -292,9 +292,8 @@ class Member(Role):
             return
         step = Step(part.step)
         if step is Step.HERE:
-            if (
-                not now.here
-            ):  # this rank has the communicator, and a member has not: a master died while it was given up
+            if not now.here:
+                # A member has not the communicator that this rank has: a master died while it told them to drop it.
                 self._give_back(now)
                 return
             now.here.add(source)
