@@ -12,7 +12,7 @@ from dhmpi.search.model_based import ModelBasedSearch
 from dhmpi.trials import Config
 
 BATCH = 126
-SINGLES = 60
+SINGLES = 500
 
 
 class Cost(NamedTuple):

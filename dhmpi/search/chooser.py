@@ -105,9 +105,8 @@ class Chooser:
         self._acquisition = Acquisition(acq_func, kappa, xi)
         # Finished trials in the order of their end; objective NaN where the evaluation failed.
         self._unread: list[tuple[np.ndarray, float]] = []
-        self._rows = np.empty((0, encoding.n_dims))
-        self._features = np.empty((0, encoding.n_features))
-        self._objectives = np.empty(0)
+        self._known = [_Growing((encoding.n_dims,)), _Growing((encoding.n_features,)), _Growing(())]
+        self._rows, self._features, self._objectives = (array.content for array in self._known)
         self._model: Surrogate | None = None
         self._model_name = ""
         self._fitted_at = 0
@@ -270,10 +269,40 @@ class Chooser:
         """Add what was told since the last choice to the arrays that models learn from."""
         if self._unread:
             rows = np.array([row for row, _ in self._unread])
-            self._rows = np.concatenate([self._rows, rows])
-            self._features = np.concatenate([self._features, self.encoding.features(rows)])
-            self._objectives = np.concatenate([self._objectives, [objective for _, objective in self._unread]])
+            new = (rows, self.encoding.features(rows), np.array([objective for _, objective in self._unread]))
+            for array, items in zip(self._known, new):
+                array.extend(items)
+            self._rows, self._features, self._objectives = (array.content for array in self._known)
             self._unread = []
+
+
+class _Growing:
+    """An array to which items are added without all that there are being copied each time.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of an item.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._space = np.empty((256, *shape))
+        self._n = 0
+
+    @property
+    def content(self) -> np.ndarray:
+        """The items so far, shape (n, ...): a view, which stays as it is when more are added."""
+        return self._space[: self._n]
+
+    def extend(self, items: np.ndarray) -> None:
+        """Add items, shape (m, ...), at the end."""
+        n = self._n + len(items)
+        if n > len(self._space):
+            space = np.empty((2 * n, *self._space.shape[1:]))
+            space[: self._n] = self.content
+            self._space = space
+        self._space[self._n : n] = items
+        self._n = n
 
 
 class _Pool:
