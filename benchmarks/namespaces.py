@@ -29,9 +29,10 @@ def possible() -> bool:
     """Return whether hosts can be made here."""
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare"))):
         return False
-    tried = subprocess.run(["ip", "netns", "add", "dhmpi-try"], capture_output=True, timeout=SECONDS, check=False)
+    name = f"dhmpi-try-{os.getpid()}"  # several processes may try at a time
+    tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, timeout=SECONDS, check=False)
     if tried.returncode == 0:
-        _ip("netns", "del", "dhmpi-try")
+        _ip("netns", "del", name)
     return tried.returncode == 0
 
 
