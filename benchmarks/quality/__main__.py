@@ -1,6 +1,6 @@
 """``python -m benchmarks.quality COMMAND``: how good the proposals of searches are, and what they cost.
 
-- ``run`` plays problems with searches and adds the results to a file; what the file has already is not played again.
+- ``run`` plays problems with searches and adds the results to a file; what it or one beside it has is not played again.
 - ``table`` prints figures from results, ``plot`` draws them.
 - ``costs`` prints the CPU time of a fit and of proposals with many past trials.
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = {
         (r["search"], r["problem"], r["evaluators"], r["budget"], r["seed"])
-        for r in (read([options.out]) if options.out.exists() else [])
+        for r in read(sorted(options.out.parent.glob("*.jsonl")))
     }
     searches = [name for name in options.search or SEARCHERS if _installed(SEARCHERS[name].module)]
     with options.out.open("a") as out:

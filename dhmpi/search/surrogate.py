@@ -396,7 +396,8 @@ class _GaussianPosterior(Posterior):
     def forget(self, n: int) -> None:
         # Rows of the factor and of the whitened covariances depend on those before them only.
         last, self._n = self._n, self._n - n
-        self._variance = self._variance + np.einsum("ij,ij->j", *[self._whitened[self._n : last]] * 2)
+        gains = self._whitened[self._n : last]
+        self._variance = self._variance + np.einsum("ij,ij->j", gains, gains)
         self._factor[self._n : last] = np.eye(n, len(self._z), self._n)
         self._z[self._n : last] = 0.0
         self._points = self._points[: self._n]
