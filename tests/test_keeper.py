@@ -233,8 +233,8 @@ def owner(tmp_path):
         )
         started.append((process, run_id))
         keeper, holder = map(int, process.stdout.readline().split())
-        # The keeper, its two children and the daemon.
-        assert len(platform.leftovers(run_id)) == 4
+        # The keeper, its two children and the daemon, whose variables are to be seen only when its exec is over.
+        assert until(lambda: len(platform.leftovers(run_id)) == 4)
         return process, run_id, keeper, holder
 
     yield start
