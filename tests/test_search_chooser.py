@@ -63,10 +63,12 @@ def test_the_gradient_of_the_likelihood_is_right():
     model._x, model._z = x, Normaliser(objective(x)).normalised
     theta = model._start + 0.3 * np.random.default_rng(0).normal(size=len(model._start))
 
-    _, gradient = model._loss(theta)
+    functions = model._basis(x)
+
+    _, gradient = model._loss(theta, functions)
 
     steps = 1e-5 * np.eye(len(theta))
-    expected = [(model._loss(theta + step)[0] - model._loss(theta - step)[0]) / 2e-5 for step in steps]
+    expected = [(model._loss(theta + s, functions)[0] - model._loss(theta - s, functions)[0]) / 2e-5 for s in steps]
     assert np.allclose(gradient, expected, atol=1e-6)
 
 
@@ -262,10 +264,37 @@ def test_a_trend_is_seen_from_fewer_points_than_there_are_coefficients():
     assert np.corrcoef(expected, far @ np.arange(12.0))[0, 1] > 0.6
 
 
-def test_choices_have_no_trend():
-    kernel = GaussianProcess(GROUPS)._kernel(GaussianProcess(GROUPS)._start)
+def test_what_one_number_does_is_learnt_from_all_values_of_the_others():
+    """Seven numbers, each with waves of its own, and 120 points: a grid of two values each would have 128."""
+    model = GaussianProcess(np.arange(7))
+    x, far = (np.random.default_rng(i).random((n, 7)) for i, n in ((0, 120), (1, 300)))
 
-    assert np.array_equal(kernel.trend > 0, [True, True, True, False, False, False])
+    def waves(x):
+        return np.sin(9 * x + np.arange(7)).sum(axis=1)
+
+    model.fit(x, Normaliser(waves(x)).normalised, 120, np.random.default_rng(0))
+    expected = model.posterior(far, np.empty((0, 7)), None).mean
+
+    assert np.corrcoef(expected, waves(far))[0, 1] > 0.9
+
+
+def test_choices_have_no_functions_of_their_own():
+    x, other = points(9), points(9)
+    other[:, 3:] = np.random.default_rng(5).random((9, 3))
+
+    basis = GaussianProcess(GROUPS)._basis
+
+    assert np.array_equal(basis(x), basis(other))
+    assert not np.isclose(basis(x), basis(points(9, seed=1))).all(axis=0).any()
+
+
+def test_waves_have_the_variance_that_they_are_given():
+    basis = GaussianProcess(GROUPS)._basis
+    x = np.random.default_rng(0).uniform(-0.25, 1.25, (2000, 6))  # the interval at whose ends waves are 0
+
+    variance = basis(x) ** 2 @ basis.variances(0.0, 0.8, 0.2)
+
+    assert variance.mean() == pytest.approx(0.75 * 0.8, rel=0.05)  # three of the four hyperparameters are numbers
 
 
 def test_a_design_begins_with_the_default_and_is_denser_in_the_middle():

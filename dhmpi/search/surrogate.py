@@ -188,11 +188,13 @@ class Surrogate(ABC):
 
 
 class GaussianProcess(Surrogate):
-    """Gaussian process of a quadratic trend and deviations from it: a Matern-5/2 kernel, one length scale each, noise.
+    """Gaussian process: functions of one hyperparameter each, a function of all of them together, and noise.
 
-    The trend is a sum over hyperparameters, so that a few evaluations suffice to tell in which direction to look, also
-    where there are many: the Matern kernel alone knows nothing far from what was evaluated.  How much of the objective
-    each of them explains is learnt.
+    The first kind is a quadratic trend plus waves, both summed over hyperparameters, so that a few evaluations suffice
+    to tell in which direction to look, also where there are many hyperparameters, and how one of them acts need not be
+    found out anew for all values of the others.  What interacts is left to a Matern-5/2 kernel with one length scale
+    each, which alone knows nothing far from what was evaluated.  How much of the objective each kind explains, and how
+    fast the waves vary, is learnt.
 
     Written out and not scikit-learn's, because the gradient of its likelihood can be had without the
     (n, n, n_features) tensor that scikit-learn builds, and because batches need the posterior covariance among
@@ -203,6 +205,7 @@ class GaussianProcess(Surrogate):
     ----------
     Rasmussen, Williams (2006), Gaussian Processes for Machine Learning, chapters 2 (2.7: basis functions) and 5.
     O'Hagan (1978), Curve Fitting and Optimal Design for Prediction, J. R. Statist. Soc. B 40 (a trend with a prior).
+    Duvenaud, Nickisch, Rasmussen (2011), Additive Gaussian Processes, NeurIPS 24.
     Snoek, Larochelle, Adams (2012), Practical Bayesian Optimization of Machine Learning Algorithms, NeurIPS 25.
     Hvarfner, Hellsten, Nardi (2024), Vanilla Bayesian Optimization Performs Great in High Dimensions, ICML.
     """
@@ -214,18 +217,18 @@ class GaussianProcess(Surrogate):
     def __init__(self, groups: np.ndarray, n_jobs: int = 1) -> None:
         super().__init__(groups, n_jobs)
         n = self._n_scales = int(groups.max()) + 1 if len(groups) else 0
-        # theta: log of signal variance, trend variance, length scale of each hyperparameter, noise variance.
+        self._basis = _Basis(groups)
+        # theta: log of signal variance, trend variance, wave variance, wave scale, length scale of each hyperparameter,
+        # noise variance.
         # The longer diagonal of a larger cube makes length scales grow with the square root of its dimension.
         typical = np.log(0.5 * np.sqrt(max(n, 10) / 10))
-        self._start = np.concatenate([[0.0, np.log(0.5)], np.full(n, typical), [np.log(1e-3)]])
+        self._start = np.concatenate([np.log([1.0, 0.5, 0.3, 0.3]), np.full(n, typical), [np.log(1e-3)]])
         # Normal priors of theta, wide enough to be overruled by a few dozen trials.
-        self._spread = np.concatenate([[np.inf], np.full(n + 1, 1.5), [np.inf]])
-        self._bounds = np.log([(0.05, 20.0), (1e-3, 20.0), *[(0.03, 30.0)] * n, (1e-6, 0.3)])
+        self._spread = np.concatenate([[np.inf, 1.5, 1.5, 1.0], np.full(n, 1.5), [np.inf]])
+        self._bounds = np.log([(0.05, 20.0), (1e-3, 20.0), (1e-4, 20.0), (0.05, 3.0), *[(0.03, 30.0)] * n, (1e-6, 0.3)])
         self._theta = self._start
         self._tuned_at = 0
         self._weights: np.ndarray | None = None  # of the points in the mean, once they are wanted
-        # Of numbers only, which have one feature: what is best among others mostly depends on which choice is made.
-        self._trended = (np.bincount(groups, minlength=n)[groups] == 1) / max(n, 1)
 
     def fit(self, features: np.ndarray, objectives: np.ndarray, n_trials: int, rng: np.random.Generator) -> None:
         self._x, self._z, self._weights = features, objectives, None
@@ -233,6 +236,7 @@ class GaussianProcess(Surrogate):
             result = optimize.minimize(
                 self._loss,
                 self._theta,
+                args=(self._basis(features),),
                 jac=True,
                 method="L-BFGS-B",
                 bounds=self._bounds,
@@ -256,19 +260,19 @@ class GaussianProcess(Surrogate):
 
     def _kernel(self, theta: np.ndarray) -> _Kernel:
         values = np.exp(theta)
-        return _Kernel(values[0], values[1] * self._trended, values[2:-1][self.groups], values[-1])
+        return _Kernel(
+            values[0], values[4:-1][self.groups], values[-1], self._basis, self._basis.variances(*values[1:4])
+        )
 
-    def _loss(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+    def _loss(self, theta: np.ndarray, functions: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the negative log posterior of the kernel parameters and its gradient (Rasmussen, eq. 5.8, 5.9)."""
         k, z = self._kernel(theta), self._z
         x = self._x / k.scales
         root = np.sqrt(5 * cdist(x, x, "sqeuclidean"))
         decay = k.signal * np.exp(-root)
         kernel = (1 + root + root**2 / 3) * decay
-        basis = k.basis(self._x)
-        trend = basis @ basis.T
         try:
-            factor = _cholesky(kernel + trend, k.noise)
+            factor = _cholesky(kernel + (functions * k.variances) @ functions.T, k.noise)
         except linalg.LinAlgError:
             return np.inf, np.zeros(len(theta))
         alpha = linalg.cho_solve((factor, True), z, check_finite=False)
@@ -279,47 +283,115 @@ class GaussianProcess(Surrogate):
         outer = np.outer(alpha, alpha) - inverse
         gradient = np.empty(len(theta))
         gradient[0] = -0.5 * np.sum(outer * kernel)
-        gradient[1] = -0.5 * np.sum(outer * trend)
+        # dK / d variance of a basis function f = f f^T
+        gradient[1:4] = (
+            -0.5 * self._basis.slopes(*np.exp(theta[1:4])) @ np.einsum("ij,ij->j", functions, outer @ functions)
+        )
         # dK / d log scale_d = 5/3 (1 + r) exp(-r) (x_d - x'_d)^2, and the sum over pairs of w (x_d - x'_d)^2 is
         # 2 sum_i (sum_j w_ij) x_id^2 - 2 x_d^T w x_d: matrix products, no tensor of pairs and features.
         weights = outer * (5 / 3 * (1 + root) * decay)
         pairs = 2 * (weights.sum(axis=1) @ x**2) - 2 * np.sum(x * (weights @ x), axis=0)
-        gradient[2:-1] = -0.5 * np.bincount(self.groups, pairs, minlength=self._n_scales)
+        gradient[4:-1] = -0.5 * np.bincount(self.groups, pairs, minlength=self._n_scales)
         gradient[-1] = -0.5 * k.noise * outer.trace()
         away = (theta - self._start) / self._spread
         return float(loss + 0.5 * away @ away), gradient + away / self._spread
 
 
+class _Basis:
+    """Functions of one number each, whose weighted sum the objective is, apart from what interacts.
+
+    For each number a line and a parabola, which are the trend, and waves whose variances fall with their frequency as
+    the spectral density of a Matern-5/2 kernel does.  They have no part in choices without an order: what is best
+    among others mostly depends on which choice is made.
+
+    Parameters
+    ----------
+    groups : ndarray of int, shape (n_features,)
+        The hyperparameter that each feature belongs to; a number has one feature.
+
+    References
+    ----------
+    Solin, Sarkka (2020), Hilbert space methods for reduced-rank Gaussian process regression, Stat. Comput. 30.
+    """
+
+    _LENGTH = 1.5  # of the interval, with [0, 1] in its middle, at whose ends all waves are 0
+    _MOST_WAVES = 16  # of a number: 5 periods in [0, 1]
+    _MOST = 400  # waves in all
+
+    def __init__(self, groups: np.ndarray) -> None:
+        n = int(groups.max()) + 1 if len(groups) else 1
+        self._numbers = np.flatnonzero(np.bincount(groups, minlength=n)[groups] == 1)
+        self._share = 1 / n
+        n_waves = min(self._MOST_WAVES, self._MOST // n)
+        self._frequencies = np.pi / self._LENGTH * np.arange(1, n_waves + 1)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the functions at points, shape (n, n_functions)."""
+        numbers = x[:, self._numbers]
+        centred = 2 * numbers - 1
+        waves = np.sin(self._frequencies * (numbers[:, :, None] + (self._LENGTH - 1) / 2))
+        # The mean of a square over [-1, 1] is 1/3: the constant is left to what interacts.
+        return np.concatenate([centred, centred**2 - 1 / 3, *np.moveaxis(waves, 1, 0)], axis=1)
+
+    def variances(self, trend: float, waves: float, scale: float) -> np.ndarray:
+        """Return the variance of the coefficient of each function.
+
+        Parameters
+        ----------
+        trend, waves : float
+            Variance of the coefficients of all trends together, and of the sum of all waves.
+        scale : float
+            Length scale of the waves, in units of a number's range.
+        """
+        n = len(self._numbers)
+        return self._share * np.concatenate([np.full(2 * n, trend), np.tile(waves * self._spectrum(scale)[0], n)])
+
+    def slopes(self, trend: float, waves: float, scale: float) -> np.ndarray:
+        """Return the derivatives of `variances` by the logarithm of each parameter, shape (3, n_functions)."""
+        n = len(self._numbers)
+        density, slope = self._spectrum(scale)
+        result = np.zeros((3, 2 * n + n * len(density)))
+        result[0, : 2 * n] = trend
+        result[1, 2 * n :] = np.tile(waves * density, n)
+        result[2, 2 * n :] = np.tile(waves * slope, n)
+        return self._share * result
+
+    def _spectrum(self, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the share of each wave in their variance, and its derivative by the logarithm of the scale."""
+        if not len(self._frequencies):
+            return np.empty(0), np.empty(0)
+        # The density of a Matern-5/2 kernel is that of (5 / scale**2 + frequency**2)**-3.
+        density = (5 + (scale * self._frequencies) ** 2) ** -3.0
+        density *= 2 / density.sum()  # the mean square of a wave is 1/2
+        slope = -6 * (scale * self._frequencies) ** 2 / (5 + (scale * self._frequencies) ** 2)
+        return density, density * (slope - (density @ slope) / 2)
+
+
 class _Kernel(NamedTuple):
-    """A Matern-5/2 kernel plus a quadratic trend.
+    """A Matern-5/2 kernel plus weighted basis functions.
 
     Attributes
     ----------
     signal : float
-        Variance of the deviations from the trend.
-    trend : ndarray of shape (n_features,)
-        Variance of the trend's coefficients.
+        Variance of what the basis functions do not explain.
     scales : ndarray of shape (n_features,)
         Length scale of each feature.
     noise : float
         Variance of the noise.
+    basis : _Basis
+    variances : ndarray of shape (n_functions,)
+        Of the coefficients of the basis functions.
     """
 
     signal: float
-    trend: np.ndarray
     scales: np.ndarray
     noise: float
-
-    def basis(self, x: np.ndarray) -> np.ndarray:
-        """Return the trend's basis functions at points, times their deviation, shape (n, 2 n_features)."""
-        deviation = np.sqrt(self.trend)
-        centred = 2 * x - 1
-        # The mean of a square over [-1, 1] is 1/3: the constant is left to the deviations.
-        return np.concatenate([deviation * centred, deviation * (centred**2 - 1 / 3)], axis=1)
+    basis: _Basis
+    variances: np.ndarray
 
     def seen(self, x: np.ndarray) -> np.ndarray:
         """Return points as the kernel takes them: features by their length scales, then the basis functions."""
-        return np.concatenate([x / self.scales, self.basis(x)], axis=1)
+        return np.concatenate([x / self.scales, self.basis(x) * np.sqrt(self.variances)], axis=1)
 
     def variance(self, a: np.ndarray) -> np.ndarray:
         """Return the prior variance, without noise, at points that are seen so."""
