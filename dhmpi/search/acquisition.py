@@ -121,13 +121,14 @@ class Acquisition:
 
     def promising(self, posterior: Posterior, best: float, feasible: np.ndarray | None, n: int) -> np.ndarray:
         """Return the numbers of the `n` best candidates each by several degrees of optimism, or each by EI and PI."""
+        free = np.ones(len(posterior.mean), dtype=bool)
         if self.name in ("EI", "PI"):
-            scores = [self._score(self.name, posterior, best, feasible, 0.0)]
+            scores = [self._score(self.name, posterior, best, feasible, free, 0.0)]
         else:
             kappas = np.array(_TYPICAL) * self.kappa / 1.96
-            scores = [self._score("UCB", posterior, best, feasible, float(kappa)) for kappa in kappas]
+            scores = [self._score("UCB", posterior, best, feasible, free, float(kappa)) for kappa in kappas]
             if self.name == "gp_hedge":
-                scores += [self._score(name, posterior, best, feasible, 0.0) for name in ("EI", "PI")]
+                scores += [self._score(name, posterior, best, feasible, free, 0.0) for name in ("EI", "PI")]
         n = min(n, len(posterior.mean))
         return np.unique(np.concatenate([np.argpartition(-score, n - 1)[:n] for score in scores]))
 
@@ -171,14 +172,21 @@ class Acquisition:
         free: np.ndarray,
         rng: np.random.Generator,
     ) -> int:
-        score = self._score(name, posterior, best, feasible, self._kappa(rng) if name in ("UCB", "LCB") else 0.0)
+        kappa = self._kappa(rng) if name in ("UCB", "LCB") else 0.0
+        score = self._score(name, posterior, best, feasible, free, kappa)
         # Far from the best, EI and PI vanish numerically: what the model likes then breaks the tie.
         order = np.where(free, score, -np.inf)
         ties = np.flatnonzero(order == order.max())
         return int(ties[np.argmax(posterior.mean[ties] + posterior.std[ties])])
 
     def _score(
-        self, name: str, posterior: Posterior, best: float, feasible: np.ndarray | None, kappa: float
+        self,
+        name: str,
+        posterior: Posterior,
+        best: float,
+        feasible: np.ndarray | None,
+        free: np.ndarray,
+        kappa: float,
     ) -> np.ndarray:
         if name == "EI":
             score = expected_improvement(posterior.mean, posterior.std, best, self.xi)
@@ -186,11 +194,16 @@ class Acquisition:
             score = probability_of_improvement(posterior.mean, posterior.std, best, self.xi)
         else:
             score = upper_confidence_bound(posterior.mean, posterior.std, kappa)
-        if feasible is not None:
-            # A failed evaluation is worth as little as the least promising candidate: no improvement with EI and PI.
-            worst = score.min() if name in ("UCB", "LCB") else 0.0
-            score = worst + feasible * (score - worst)
-        return score
+        if feasible is None:
+            return score
+        # With EI and PI a failed evaluation improves nothing.  Else it is worth as much as one in the middle of those
+        # that may well succeed: were it worth as little as the worst, nothing near the border of what succeeds would be
+        # evaluated, where optima often are.
+        failed = 0.0
+        if name not in ("EI", "PI"):
+            likely = free & (feasible >= 0.5)
+            failed = np.median(score[likely]) if likely.any() else score.min()
+        return np.minimum(score, failed + feasible * (score - failed))
 
     def _kappa(self, rng: np.random.Generator) -> float:
         return float((0.1 + rng.exponential()) * self.kappa / 1.96)

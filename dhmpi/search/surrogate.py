@@ -190,11 +190,11 @@ class Surrogate(ABC):
 class GaussianProcess(Surrogate):
     """Gaussian process: functions of one hyperparameter each, a function of all of them together, and noise.
 
-    The first kind is a quadratic trend plus waves, both summed over hyperparameters, so that a few evaluations suffice
-    to tell in which direction to look, also where there are many hyperparameters, and how one of them acts need not be
-    found out anew for all values of the others.  What interacts is left to a Matern-5/2 kernel with one length scale
-    each, which alone knows nothing far from what was evaluated.  How much of the objective each kind explains, and how
-    fast the waves vary, is learnt.
+    The first kind is a quadratic trend plus waves of numbers, and a value for each choice, all summed over
+    hyperparameters, so that a few evaluations suffice to tell in which direction to look, also where there are many
+    hyperparameters, and how one of them acts need not be found out anew for all values of the others.  What interacts
+    is left to a Matern-5/2 kernel with one length scale each, which alone knows nothing far from what was evaluated.
+    How much of the objective each kind explains, and how fast the waves vary, is learnt.
 
     Written out and not scikit-learn's, because the gradient of its likelihood can be had without the
     (n, n, n_features) tensor that scikit-learn builds, and because batches need the posterior covariance among
@@ -218,14 +218,16 @@ class GaussianProcess(Surrogate):
         super().__init__(groups, n_jobs)
         n = self._n_scales = int(groups.max()) + 1 if len(groups) else 0
         self._basis = _Basis(groups)
-        # theta: log of signal variance, trend variance, wave variance, wave scale, length scale of each hyperparameter,
-        # noise variance.
+        # theta: log of signal variance; of the variances of trends, waves and choices, and the waves' scale; of the
+        # length scale of each hyperparameter; of the noise variance.
         # The longer diagonal of a larger cube makes length scales grow with the square root of its dimension.
         typical = np.log(0.5 * np.sqrt(max(n, 10) / 10))
-        self._start = np.concatenate([np.log([1.0, 0.5, 0.3, 0.3]), np.full(n, typical), [np.log(1e-3)]])
+        self._start = np.concatenate([np.log([1.0, 0.5, 0.3, 0.1, 0.3]), np.full(n, typical), [np.log(1e-3)]])
         # Normal priors of theta, wide enough to be overruled by a few dozen trials.
-        self._spread = np.concatenate([[np.inf, 1.5, 1.5, 1.0], np.full(n, 1.5), [np.inf]])
-        self._bounds = np.log([(0.05, 20.0), (1e-3, 20.0), (1e-4, 20.0), (0.05, 3.0), *[(0.03, 30.0)] * n, (1e-6, 0.3)])
+        self._spread = np.concatenate([[np.inf, 1.5, 1.5, 1.5, 1.0], np.full(n, 1.5), [np.inf]])
+        least = [0.05, 1e-3, 1e-4, 1e-4, 0.05, *[0.03] * n, 1e-6]
+        most = [20.0, 20.0, 20.0, 20.0, 3.0, *[30.0] * n, 0.3]
+        self._bounds = np.log(list(zip(least, most)))
         self._theta = self._start
         self._tuned_at = 0
         self._weights: np.ndarray | None = None  # of the points in the mean, once they are wanted
@@ -261,7 +263,7 @@ class GaussianProcess(Surrogate):
     def _kernel(self, theta: np.ndarray) -> _Kernel:
         values = np.exp(theta)
         return _Kernel(
-            values[0], values[4:-1][self.groups], values[-1], self._basis, self._basis.variances(*values[1:4])
+            values[0], values[5:-1][self.groups], values[-1], self._basis, self._basis.variances(*values[1:5])
         )
 
     def _loss(self, theta: np.ndarray, functions: np.ndarray) -> tuple[float, np.ndarray]:
@@ -284,30 +286,29 @@ class GaussianProcess(Surrogate):
         gradient = np.empty(len(theta))
         gradient[0] = -0.5 * np.sum(outer * kernel)
         # dK / d variance of a basis function f = f f^T
-        gradient[1:4] = (
-            -0.5 * self._basis.slopes(*np.exp(theta[1:4])) @ np.einsum("ij,ij->j", functions, outer @ functions)
+        gradient[1:5] = (
+            -0.5 * self._basis.slopes(*np.exp(theta[1:5])) @ np.einsum("ij,ij->j", functions, outer @ functions)
         )
         # dK / d log scale_d = 5/3 (1 + r) exp(-r) (x_d - x'_d)^2, and the sum over pairs of w (x_d - x'_d)^2 is
         # 2 sum_i (sum_j w_ij) x_id^2 - 2 x_d^T w x_d: matrix products, no tensor of pairs and features.
         weights = outer * (5 / 3 * (1 + root) * decay)
         pairs = 2 * (weights.sum(axis=1) @ x**2) - 2 * np.sum(x * (weights @ x), axis=0)
-        gradient[4:-1] = -0.5 * np.bincount(self.groups, pairs, minlength=self._n_scales)
+        gradient[5:-1] = -0.5 * np.bincount(self.groups, pairs, minlength=self._n_scales)
         gradient[-1] = -0.5 * k.noise * outer.trace()
         away = (theta - self._start) / self._spread
         return float(loss + 0.5 * away @ away), gradient + away / self._spread
 
 
 class _Basis:
-    """Functions of one number each, whose weighted sum the objective is, apart from what interacts.
+    """Functions of one hyperparameter each, whose weighted sum the objective is, apart from what interacts.
 
     For each number a line and a parabola, which are the trend, and waves whose variances fall with their frequency as
-    the spectral density of a Matern-5/2 kernel does.  They have no part in choices without an order: what is best
-    among others mostly depends on which choice is made.
+    the spectral density of a Matern-5/2 kernel does; for each value of a choice without an order whether it is taken.
 
     Parameters
     ----------
     groups : ndarray of int, shape (n_features,)
-        The hyperparameter that each feature belongs to; a number has one feature.
+        The hyperparameter that each feature belongs to; a number has one feature, a choice one for each of its values.
 
     References
     ----------
@@ -320,7 +321,8 @@ class _Basis:
 
     def __init__(self, groups: np.ndarray) -> None:
         n = int(groups.max()) + 1 if len(groups) else 1
-        self._numbers = np.flatnonzero(np.bincount(groups, minlength=n)[groups] == 1)
+        n_features = np.bincount(groups, minlength=n)[groups]
+        self._numbers, self._choices = np.flatnonzero(n_features == 1), np.flatnonzero(n_features > 1)
         self._share = 1 / n
         n_waves = min(self._MOST_WAVES, self._MOST // n)
         self._frequencies = np.pi / self._LENGTH * np.arange(1, n_waves + 1)
@@ -331,39 +333,52 @@ class _Basis:
         centred = 2 * numbers - 1
         waves = np.sin(self._frequencies * (numbers[:, :, None] + (self._LENGTH - 1) / 2))
         # The mean of a square over [-1, 1] is 1/3: the constant is left to what interacts.
-        return np.concatenate([centred, centred**2 - 1 / 3, *np.moveaxis(waves, 1, 0)], axis=1)
+        trends = [centred, centred**2 - 1 / 3]
+        return np.concatenate([*trends, *np.moveaxis(waves, 1, 0), x[:, self._choices] > 0], axis=1)
 
-    def variances(self, trend: float, waves: float, scale: float) -> np.ndarray:
-        """Return the variance of the coefficient of each function.
+    def variances(self, trend: float, waves: float, choices: float, scale: float) -> np.ndarray:
+        """Return the variance of the coefficient of each function, shape (n_functions,).
 
         Parameters
         ----------
-        trend, waves : float
-            Variance of the coefficients of all trends together, and of the sum of all waves.
+        trend : float
+            Variance of a coefficient of a line or a parabola, times the number of hyperparameters, as all of these.
+        waves : float
+            Variance of the waves of a number together.
+        choices : float
+            Variance of what a choice contributes.
         scale : float
             Length scale of the waves, in units of a number's range.
         """
-        n = len(self._numbers)
-        return self._share * np.concatenate([np.full(2 * n, trend), np.tile(waves * self._spectrum(scale)[0], n)])
+        return self._all_of(trend, waves * self._spectrum(scale)[0], choices)
 
-    def slopes(self, trend: float, waves: float, scale: float) -> np.ndarray:
-        """Return the derivatives of `variances` by the logarithm of each parameter, shape (3, n_functions)."""
-        n = len(self._numbers)
+    def slopes(self, trend: float, waves: float, choices: float, scale: float) -> np.ndarray:
+        """Return the derivatives of `variances` by the logarithm of each parameter, shape (4, n_functions)."""
         density, slope = self._spectrum(scale)
-        result = np.zeros((3, 2 * n + n * len(density)))
-        result[0, : 2 * n] = trend
-        result[1, 2 * n :] = np.tile(waves * density, n)
-        result[2, 2 * n :] = np.tile(waves * slope, n)
-        return self._share * result
+        none = np.zeros(len(density))
+        return np.stack([
+            self._all_of(trend, none, 0.0),
+            self._all_of(0.0, waves * density, 0.0),
+            self._all_of(0.0, none, choices),
+            self._all_of(0.0, waves * slope, 0.0),
+        ])  # fmt: skip
+
+    def _all_of(self, trend: float, waves: np.ndarray, choices: float) -> np.ndarray:
+        """Return what belongs to each function, given what belongs to each of those of one hyperparameter."""
+        n = len(self._numbers)
+        return self._share * np.concatenate(
+            [np.full(2 * n, trend), np.tile(waves, n), np.full(len(self._choices), choices)]
+        )
 
     def _spectrum(self, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the share of each wave in their variance, and its derivative by the logarithm of the scale."""
+        """Return each wave's variance if theirs is 1 together, and its derivative by the logarithm of the scale."""
         if not len(self._frequencies):
             return np.empty(0), np.empty(0)
         # The density of a Matern-5/2 kernel is that of (5 / scale**2 + frequency**2)**-3.
-        density = (5 + (scale * self._frequencies) ** 2) ** -3.0
+        squares = (scale * self._frequencies) ** 2
+        density = (5 + squares) ** -3.0
         density *= 2 / density.sum()  # the mean square of a wave is 1/2
-        slope = -6 * (scale * self._frequencies) ** 2 / (5 + (scale * self._frequencies) ** 2)
+        slope = -6 * squares / (5 + squares)
         return density, density * (slope - (density @ slope) / 2)
 
 
