@@ -198,8 +198,8 @@ class GaussianProcess(Surrogate):
 
     Written out and not scikit-learn's, because the gradient of its likelihood can be had without the
     (n, n, n_features) tensor that scikit-learn builds, and because batches need the posterior covariance among
-    candidates.  Kernel parameters are optimised again when trials grew by a tenth (at least by 5); in between new
-    trials only enter the Cholesky factor.
+    candidates.  Kernel parameters are optimised again when trials grew by a tenth (at least by 5), or by a fifth where
+    there are more than a fit takes; in between new trials only enter the Cholesky factor.
 
     References
     ----------
@@ -234,7 +234,8 @@ class GaussianProcess(Surrogate):
 
     def fit(self, features: np.ndarray, objectives: np.ndarray, n_trials: int, rng: np.random.Generator) -> None:
         self._x, self._z, self._weights = features, objectives, None
-        if len(objectives) > 2 and n_trials - self._tuned_at >= (max(5, n_trials // 10) if self._tuned_at else 0):
+        growth = n_trials // (10 if n_trials <= self.most_points else 5)
+        if len(objectives) > 2 and n_trials - self._tuned_at >= (max(5, growth) if self._tuned_at else 0):
             result = optimize.minimize(
                 self._loss,
                 self._theta,
