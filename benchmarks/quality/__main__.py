@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.quality.players import SEARCHERS, Setting
-from benchmarks.quality.problems import MAKERS, problem
+from benchmarks.quality.problems import MAKERS, WITHOUT_NOISE, problem
 from benchmarks.quality.score import FRACTIONS, Figures, best_known, figures, read
 
 RESULTS = Path(__file__).with_name("results")
@@ -121,7 +121,7 @@ def _play(out: object, search: str, name: str, evaluators: int, budget: int, see
 
 def _figures(options: argparse.Namespace) -> dict[Setting, dict[str, Figures]]:
     results = read(options.files or sorted(RESULTS.glob("*.jsonl")))
-    chosen = [r for r in results if not options.problem or r["problem"] in options.problem]
+    chosen = [r for r in results if r["problem"] in (options.problem or MAKERS)]
     optima = {name: problem(name).best for name in {r["problem"] for r in chosen}}
     best = best_known(chosen, optima)
     found = {}
@@ -194,6 +194,7 @@ def costs(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
+    known = [*MAKERS, *WITHOUT_NOISE]
     for function in (run, table, plot, costs):
         command = commands.add_parser(function.__name__, help=(function.__doc__ or "").splitlines()[0])
         command.set_defaults(function=function)
@@ -204,7 +205,7 @@ def main(arguments: Sequence[str]) -> int:
         command.add_argument(
             "--setting", type=setting, nargs="+", default=list(map(setting, SETTINGS)), metavar="EVALUATORSxEVALUATIONS"
         )
-        command.add_argument("--problem", nargs="+", choices=MAKERS, metavar="NAME", help=", ".join(MAKERS))
+        command.add_argument("--problem", nargs="+", choices=known, metavar="NAME", help=", ".join(known))
         command.add_argument("--search", type=searcher, nargs="+", metavar="NAME", help=", ".join(SEARCHERS))
         if function is run:
             command.add_argument("--seeds", type=int, default=10, metavar="N")
