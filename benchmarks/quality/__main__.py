@@ -16,6 +16,7 @@ import math
 import platform
 import shlex
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.quality.players import SEARCHERS, Setting
 from benchmarks.quality.problems import MAKERS, WITHOUT_NOISE, problem
-from benchmarks.quality.score import FRACTIONS, Figures, best_known, figures, read
+from benchmarks.quality.score import FRACTIONS, Figures, Result, best_known, figures, read
 
 RESULTS = Path(__file__).with_name("results")
 SETTINGS = ("1x100", "16x300", "126x1500", "1000x6000")
@@ -70,7 +71,9 @@ def run(options: argparse.Namespace) -> None:
     }
     searches = [name for name in options.search or SEARCHERS if _installed(SEARCHERS[name].module)]
     with options.out.open("a") as out:
-        out.write(json.dumps({"command": shlex.join(sys.argv[1:]), "versions": versions()}) + "\n")
+        # Whoever repeats it has other directories.
+        command = [options.out.name if word == str(options.out) else word for word in sys.argv[1:]]
+        out.write(json.dumps({"command": shlex.join(command), "versions": versions()}) + "\n")
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             for evaluators, budget in options.setting:
                 for name in options.problem or MAKERS:
@@ -126,10 +129,27 @@ def _figures(options: argparse.Namespace) -> dict[Setting, dict[str, Figures]]:
     best = best_known(chosen, optima)
     found = {}
     for evaluators, budget in options.setting:
-        names = options.search or list(dict.fromkeys(r["search"] for r in chosen))
+        names = options.search or _who_played_enough(chosen, Setting(evaluators, budget))
         names.sort(key=lambda name: name != "ambs")  # ratios are to the first
         found[Setting(evaluators, budget)] = figures(chosen, evaluators, budget, best, names)
     return found
+
+
+def _who_played_enough(results: Sequence[Result], setting: Setting) -> list[str]:
+    """Return the searches that have played half of the problems of a setting at least; say which have not."""
+    problems: dict[str, set[str]] = defaultdict(set)
+    for r in results:
+        if (r["evaluators"], r["budget"]) == setting:
+            problems[r["search"]].add(r["problem"])
+    most = max(map(len, problems.values()), default=0)
+    few = [search for search, played in problems.items() if len(played) < most / 2]
+    for search in few:
+        # Figures are of the problems that all have played.
+        console.print(
+            f"{search} is left out of {setting.evaluators}x{setting.budget}: it has played {len(problems[search])} of "
+            f"{most} problems; --search or --problem shows it"
+        )
+    return [search for search in problems if search not in few]
 
 
 def table(options: argparse.Namespace) -> None:
