@@ -19,6 +19,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -181,18 +182,28 @@ def plot(options: argparse.Namespace) -> None:
     from matplotlib import pyplot
 
     shown = {key: found for key, found in _figures(options).items() if found}
-    figure, axes = pyplot.subplots(1, len(shown), figsize=(4.2 * len(shown), 3.6), squeeze=False, sharey=True)
+    figure, axes = pyplot.subplots(
+        1, len(shown), figsize=(3.6 * len(shown) + 1.8, 3.6), squeeze=False, sharey=True, layout="constrained"
+    )
+    # Every search has its colour in all panels, and its line once in the legend.
+    lines: dict[str, Any] = {}
+    colours = {search: f"C{i}" for i, search in enumerate(dict.fromkeys(s for found in shown.values() for s in found))}
     for axis, ((evaluators, budget), found) in zip(axes[0], shown.items()):
         for search, f in found.items():
-            axis.plot(
-                FRACTIONS, f.regret, marker="o", markersize=3, label=search, linewidth=2.5 if search == "ambs" else 1
+            (lines[search],) = axis.plot(
+                FRACTIONS,
+                f.regret,
+                color=colours[search],
+                marker="o",
+                markersize=3,
+                label=search,
+                linewidth=2.5 if search == "ambs" else 1,
             )
-        axis.set_title(f"{evaluators} evaluators, {budget} evaluations", fontsize=9)
+        axis.set_title(f"{evaluators:,} evaluator{'s' if evaluators > 1 else ''}, {budget:,} evaluations", fontsize=9)
         axis.set_xlabel("share of the evaluations")
         axis.set_yscale("log")
     axes[0][0].set_ylabel("regret (random search at the end: 100)")
-    axes[0][-1].legend(fontsize=7)
-    figure.tight_layout()
+    figure.legend(handles=list(lines.values()), loc="outside right upper", fontsize=8)
     figure.savefig(options.plot_file)
     console.print(f"{options.plot_file}")
 
