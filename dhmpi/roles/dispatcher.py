@@ -157,10 +157,7 @@ class Dispatcher:
         self._dropped: list[int] = []
         self._remarks: list[str] = []
         self.n_asks = 0
-        # Of the last answer of the search: whether newer knowledge changes it, what it knew, how long it took.
-        self._informed = False
-        self._n_known = 0
-        self._ask_seconds = 0.0
+        self._answer: Proposed | None = None  # the last of the search
         self._awaited_until: float | None = None  # that long nothing of what is ahead is started
 
     # -- what a caller reads -------------------------------------------------------------------------------------------
@@ -471,8 +468,8 @@ class Dispatcher:
             self._dropped += [key for key, config in proposals if config in points]
             proposals = [(key, config) for key, config in proposals if config not in points]
         self._ahead.extend(proposals)
-        self._informed, self._n_known, self._ask_seconds = proposed.informed, proposed.n_told, proposed.seconds
-        if self._n_known >= self.budget.n_finished:
+        self._answer = proposed
+        if proposed.n_told >= self.budget.n_finished:
             self._awaited_until = None
         self.exhausted = proposed.exhausted
         if proposed.stop and self.stopping is None:
@@ -782,12 +779,12 @@ class Dispatcher:
 
     def _await(self, now: float) -> None:
         """Start nothing of what is ahead before the search has answered what was just told, if that is worth it."""
-        duration = self._median_duration
+        answer, duration = self._answer, self._median_duration
         if self._awaited_until is not None or duration is None or self.exhausted:
             return
-        if not (self._informed and self._ahead):
+        if answer is None or not (answer.informed and self._ahead):
             return  # nothing that another answer could improve
-        if self._n_known < self.budget.n_finished and pays_to_wait(self._ask_seconds, duration, self.n_evaluators):
+        if answer.n_told < self.budget.n_finished and pays_to_wait(answer.seconds, duration, self.n_evaluators):
             self._awaited_until = now + WORTH * duration
 
     def _next(self, host: str) -> Trial | None:
