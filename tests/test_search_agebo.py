@@ -126,9 +126,8 @@ def test_architectures_evolve_while_hyperparameters_are_learned():
     runs = [play(make(seed=seed), 200, batch=20)[160:] for seed in range(4)]
     late = [config for run in runs for _, config in run]
 
-    assert (
-        np.mean([n_right(config) for config in late]) > 4
-    )  # of eight, and of random ones two; single runs: 3.6 to 6.2
+    # Of eight, and of random ones two; single runs have 3.6 to 6.2.
+    assert np.mean([n_right(config) for config in late]) > 4
     assert np.median([tuning(config) for config in late]) > -0.3
 
 

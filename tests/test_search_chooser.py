@@ -62,7 +62,6 @@ def test_the_gradient_of_the_likelihood_is_right():
     model, x = GaussianProcess(GROUPS), points(25)
     model._x, model._z = x, Normaliser(objective(x)).normalised
     theta = model._start + 0.3 * np.random.default_rng(0).normal(size=len(model._start))
-
     functions = model._basis(x)
 
     _, gradient = model._loss(theta, functions)
