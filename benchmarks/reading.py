@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dhmpi import journal
-from dhmpi.roles.dispatcher import finished_event
+from dhmpi.roles.events import finished_event
 from dhmpi.runs import Run, opened
 from dhmpi.trials import Outcome, Status
 from dhmpi.watch import Frame

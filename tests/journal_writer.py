@@ -6,7 +6,7 @@ import socket
 import time
 
 from dhmpi import journal, platform
-from dhmpi.roles.dispatcher import finished_event
+from dhmpi.roles.events import finished_event
 from dhmpi.trials import Outcome, Status
 
 T0 = 1_790_000_000.0

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from dhmpi.budget import Limits
 from dhmpi.mpi.protocol import Progress, Proposed
-from dhmpi.roles.dispatcher import Dispatcher, ranges
+from dhmpi.roles.dispatcher import Dispatcher
+from dhmpi.roles.events import ranges
 from dhmpi.stopping import HalvingStopper
 from dhmpi.trials import Outcome, Proposal, Status, Trial
 

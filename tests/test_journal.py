@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dhmpi import journal
 from dhmpi.errors import RunDirectoryError
-from dhmpi.roles.dispatcher import finished_event
+from dhmpi.roles.events import finished_event
 from dhmpi.trials import Loss, Outcome, Status, Trial
 
 CONFIG = {"x": 0.1, "name": "ü, \n", "n": 3, "flag": True}

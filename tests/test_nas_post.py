@@ -17,7 +17,7 @@ from dhmpi.nas import post, summary
 from dhmpi.nas.run import post as run_post
 from dhmpi.nas.training import save_predictions
 from dhmpi.options import command_line
-from dhmpi.roles.dispatcher import finished_event
+from dhmpi.roles.events import finished_event
 from dhmpi.trials import Outcome, Status, digest
 
 STUDY = '''

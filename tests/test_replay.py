@@ -13,7 +13,8 @@ from dhmpi.budget import Limits
 from dhmpi.load import load_problem
 from dhmpi.mpi.protocol import Proposed
 from dhmpi.options import AmbsOptions
-from dhmpi.roles.dispatcher import Dispatcher, ranges
+from dhmpi.roles.dispatcher import Dispatcher
+from dhmpi.roles.events import ranges
 from dhmpi.roles.virtual import simulate
 from dhmpi.search.build import build
 from dhmpi.search.uniform import UniformSearch

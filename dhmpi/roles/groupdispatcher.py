@@ -18,7 +18,9 @@ from dhmpi.budget import Limits
 from dhmpi.journal import History
 from dhmpi.mpi.layout import Layout, spans
 from dhmpi.options import SearchOptions
-from dhmpi.roles.dispatcher import Dispatcher, Evaluator
+from dhmpi.roles.dispatcher import Dispatcher
+from dhmpi.roles.events import lost_event, placed_event
+from dhmpi.roles.fleet import Evaluator, Fleet
 from dhmpi.roles.groups import Group, Groups, Numbers, size_of
 from dhmpi.stopping import Stopper
 from dhmpi.trials import RANKS, Config, Loss, Outcome, Status, Trial
@@ -34,6 +36,29 @@ class _Candidate(NamedTuple):
     size: int
     trial: Trial | None
     """None for a proposal that was not started before."""
+
+
+class GroupFleet(Fleet):
+    """Evaluators that become members of groups; nothing is placed with them in advance.
+
+    Parameters
+    ----------
+    groups : Groups
+        Learns which of them are idle.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        super().__init__()
+        self._groups = groups
+
+    def change(self, evaluator: Evaluator, **flags: bool) -> None:
+        super().change(evaluator, **flags)
+        if not evaluator.usable:
+            self._groups.remove(evaluator.rank)
+
+    def rest(self, evaluator: Evaluator) -> None:
+        if evaluator.usable:
+            self._groups.add(evaluator.rank, evaluator.host, idle=not (evaluator.queue or evaluator.leaving))
 
 
 class GroupDispatcher(Dispatcher):
@@ -62,9 +87,9 @@ class GroupDispatcher(Dispatcher):
         silence: float | None = 90.0,
         stopper: Stopper | None = None,
     ) -> None:
-        super().__init__(limits, silence, stopper)
-        self._size = size
         self._groups = Groups(hosts, fixed)
+        super().__init__(limits, silence, stopper, GroupFleet(self._groups))
+        self._size = size
         self._numbers = Numbers()
         self._expected = set(hosts)  # ranks that are there or may still come
         self._most = len(hosts)
@@ -84,7 +109,7 @@ class GroupDispatcher(Dispatcher):
     def n_evaluators(self) -> int:
         """Evaluations that the present ranks can hold, as large as the last ones were."""
         size = statistics.mean(self._sizes) if self._sizes else self._size
-        return max(1, int(self._n_usable / size)) if self._n_usable else 0
+        return max(1, int(self._fleet.n_usable / size)) if self._fleet.n_usable else 0
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
@@ -98,7 +123,7 @@ class GroupDispatcher(Dispatcher):
             for rank in self._members[id_]:
                 if rank != leader:
                     since = history.since.get(id_, now)
-                    self._evaluators[rank] = Evaluator(hosts[rank], deque([id_]), now, since, awaited=True)
+                    self._new(rank, hosts[rank], now, since, awaited=True).queue.append(id_)
 
     def leave(self, rank: int, now: float, reason: str, died: bool = False) -> None:
         self._expected.discard(rank)
@@ -106,7 +131,7 @@ class GroupDispatcher(Dispatcher):
         self._numbers.drop_rank(rank)
         super().leave(rank, now, reason, died)
         n = len(self._expected)
-        if n < self._size and self._size > 1 and self.stopping is None and (died or self._evaluators):
+        if n < self._size and self._size > 1 and self.stopping is None and (died or len(self._fleet)):
             self.short_of_ranks = True
             self.stop(f"only {n} rank{'s are' if n != 1 else ' is'} left, and an evaluation needs {self._size}", now)
 
@@ -130,7 +155,7 @@ class GroupDispatcher(Dispatcher):
             if evaluator is not None and id_ in evaluator.leaving:
                 evaluator.leaving.discard(id_)
                 self._events.append({"e": "freed", "t": now, "rank": rank, "trial": id_})
-                self._rest(rank, evaluator)
+                self._fleet.rest(evaluator)
             else:
                 self._give_back(rank, id_, now)
         self._assign(now)
@@ -140,16 +165,6 @@ class GroupDispatcher(Dispatcher):
             self._late = now + self.silence
 
     # -- who is idle ---------------------------------------------------------------------------------------------------
-
-    def _change(self, rank: int, evaluator: Evaluator, **flags: bool) -> None:
-        super()._change(rank, evaluator, **flags)
-        if not evaluator.usable:
-            self._groups.remove(rank)
-
-    def _rest(self, rank: int, evaluator: Evaluator) -> None:
-        """Note whether a rank could be part of another group."""
-        if evaluator.usable:
-            self._groups.add(rank, evaluator.host, idle=not (evaluator.queue or evaluator.leaving))
 
     def _set_depth(self) -> None:
         self._median_duration = statistics.median(self._durations)
@@ -163,11 +178,11 @@ class GroupDispatcher(Dispatcher):
         """Free the members of a finished trial; the leader answers when all are out of it, anybody else too early."""
         leader = self._holder.pop(id_)
         for member in self._members.pop(id_):
-            evaluator = self._evaluators.get(member)
+            evaluator = self._fleet.get(member)
             if evaluator is None or member == rank:
                 continue
             if rank == leader:
-                self._unqueue(member, evaluator, id_, now)
+                self._fleet.unqueue(evaluator, id_, now)
             else:
                 self._take_from(member, id_, now)
 
@@ -185,7 +200,7 @@ class GroupDispatcher(Dispatcher):
         if members is None or rank not in members:
             return
         if self._cancelling and rank != members[0]:
-            self._unqueue(rank, self._evaluators[rank], id_, now)
+            self._fleet.unqueue(self._fleet[rank], id_, now)
             return
         trial = self._open.pop(id_)
         leader = self._holder.pop(id_)
@@ -193,65 +208,65 @@ class GroupDispatcher(Dispatcher):
         self._drop_group(trial)
         for member in members:
             if member == rank:
-                self._unqueue(rank, self._evaluators[rank], id_, now)
+                self._fleet.unqueue(self._fleet[rank], id_, now)
             else:
                 self._take_from(member, id_, now)
         self._events.append({"e": "returned", "t": now, "trial": id_, "rank": leader})
         self._n_returned[id_] += 1
         if self._n_returned[id_] <= self.limits.retries:
-            self._waiting.append(trial._replace(ranks=(), group=0))
+            self._line.waiting.append(trial._replace(ranks=(), group=0))
             return
         reason = f"{self._n_returned[id_]} groups of ranks have not come together for it, the last on {spans(members)}"
-        host = self._evaluators[rank].host
+        host = self._fleet[rank].host
         self._finish(Outcome(id_, trial.attempt, Status.LOST, None, {}, leader, host, reason=reason), trial, now)
         self._check_budget(now)
 
     def _left(self, rank: int, evaluator: Evaluator | None, id_: int, now: float) -> None:
         self.returned(rank, [id_], now)
 
-    def _answered_late(self, rank: int, evaluator: Evaluator, id_: int) -> None:
+    def _answered_late(self, evaluator: Evaluator, id_: int) -> None:
         if id_ in evaluator.leaving:
-            self.returned(rank, [id_], evaluator.seen)
+            self.returned(evaluator.rank, [id_], evaluator.seen)
 
-    def _kept(self, rank: int, ids: Iterable[int], now: float, known: Iterable[int] = ()) -> deque[int]:
+    def _kept(self, evaluator: Evaluator, ids: Iterable[int], now: float, known: Iterable[int] = ()) -> deque[int]:
         """Let a rank keep what its group still has, and leave the rest."""
-        evaluator = self._evaluators[rank]
+        rank = evaluator.rank
         kept = deque(id_ for id_ in ids if id_ in known and rank in self._members.get(id_, ()))
         evaluator.leaving = {id_ for id_ in ids if id_ not in kept}
         if evaluator.leaving:
-            self._cancel(rank, evaluator.leaving)
+            self._outbox.cancel(rank, evaluator.leaving)
         return kept
 
-    def _take_back(self, rank: int, evaluator: Evaluator, now: float, reason: str, died: bool) -> None:
+    def _take_back(self, evaluator: Evaluator, now: float, reason: str, died: bool) -> None:
         """Have the trial of a group tried again of which a member is lost; the others are told to leave it."""
+        host = evaluator.host
         for id_ in list(evaluator.queue):
             members = self._members.pop(id_, None)
             if members is None:
                 continue
             trial, leader = self._open.pop(id_), self._holder.pop(id_)
             self._drop_group(trial)
-            self._losses.setdefault(id_, []).append(Loss(evaluator.host, died))
+            self._losses.setdefault(id_, []).append(Loss(host, died))
             if died:
-                self._note_death(evaluator.host, now)
-            event = {"e": "lost", "t": now, "trial": id_, "rank": leader, "host": evaluator.host, "ran": True}
-            self._events.append({**event, "died": died, "reason": reason, "start": evaluator.since})
+                self._note_death(host, now)
+            self._events.append(lost_event(id_, leader, host, True, died, reason, evaluator.since, now))
             for member in members:
-                if member != rank:
+                if member != evaluator.rank:
                     self._take_from(member, id_, now)
             if why := self._given_up(id_):
-                self._lose(trial, leader, evaluator.host, why, reason, now)
+                self._lose(trial, leader, host, why, reason, now)
                 continue
             self.n_retried += 1
             self._forget_progress(id_)
-            self._waiting.append(trial._replace(attempt=trial.attempt + 1, ranks=(), group=0))
+            self._line.waiting.append(trial._replace(attempt=trial.attempt + 1, ranks=(), group=0))
 
     def _take_from(self, member: int, id_: int, now: float) -> None:
         """Have a member leave a trial; it is idle when it has answered."""
-        evaluator = self._evaluators.get(member)
+        evaluator = self._fleet.get(member)
         if evaluator is not None:
             evaluator.leaving.add(id_)
-            self._cancel(member, [id_])
-            self._unqueue(member, evaluator, id_, now)
+            self._outbox.cancel(member, [id_])
+            self._fleet.unqueue(evaluator, id_, now)
 
     def _drop_group(self, trial: Trial) -> None:
         """Use the communicator of a trial no more: messages of which nobody knows may be on their way there."""
@@ -260,8 +275,8 @@ class GroupDispatcher(Dispatcher):
 
     def _say_dropped(self, ranks: Iterable[int], number: int) -> None:
         for rank in ranks:
-            if number and rank in self._evaluators:
-                self._orders(rank).dropped.append(number)
+            if number and rank in self._fleet:
+                self._outbox.to(rank).dropped.append(number)
 
     # -- what is started next ------------------------------------------------------------------------------------------
 
@@ -283,17 +298,17 @@ class GroupDispatcher(Dispatcher):
     def _candidates(self, now: float) -> list[_Candidate]:
         """Return the first trial of each size that might be started; what no group can evaluate ends here."""
         first: dict[int, _Candidate] = {}
-        for position, trial in enumerate(list(self._waiting)):
+        for position, trial in enumerate(list(self._line.waiting)):
             size = size_of(trial.config, self._size)
             if size > len(self._expected):
-                self._waiting.remove(trial)
+                self._line.waiting.remove(trial)
                 reason = f"it needs {size} ranks, and only {len(self._expected)} are left"
                 self._finish(Outcome(trial.id, trial.attempt, Status.LOST, None, {}, reason=reason), trial, now)
                 self._check_budget(now)
             elif size not in first:
                 first[size] = _Candidate(position, size, trial)
-        n_before = len(self._waiting)
-        for line in (self._added, self._ahead):
+        n_before = len(self._line.waiting)
+        for line in (self._line.added, self._line.ahead):
             position = 0
             while position < min(WINDOW, len(line)) and self.n_started < self.limits.max_evals:
                 key, config = line[position]
@@ -358,9 +373,9 @@ class GroupDispatcher(Dispatcher):
 
     def _begin(self, candidate: _Candidate) -> Trial:
         if candidate.trial is not None:
-            self._waiting.remove(candidate.trial)
+            self._line.waiting.remove(candidate.trial)
             return candidate.trial
-        for line in (self._added, self._ahead):
+        for line in (self._line.added, self._line.ahead):
             for position, (key, config) in enumerate(islice(line, WINDOW)):
                 if size_of(config, self._size) == candidate.size:
                     del line[position]
@@ -370,8 +385,7 @@ class GroupDispatcher(Dispatcher):
     def _refuse(self, key: int, config: Config, reason: str, now: float) -> None:
         """Fail a proposal that no group can evaluate."""
         trial = self._start_trial(key, config)
-        event = {"e": "placed", "t": now, "trial": trial.id, "attempt": 0, "rank": 0, "key": key, "config": config}
-        self._events.append({**event, "refused": True})
+        self._events.append(placed_event(trial, 0, now, refused=True))
         self._finish(Outcome(trial.id, 0, Status.FAILED, None, start=now, end=now, reason=reason), trial, now)
         self._check_budget(now)
 
@@ -385,23 +399,11 @@ class GroupDispatcher(Dispatcher):
         self._open[trial.id], self._holder[trial.id], self._members[trial.id] = trial, ranks[0], ranks
         self._sizes.append(len(ranks))
         for rank in ranks:
-            evaluator = self._evaluators[rank]
+            evaluator = self._fleet[rank]
             evaluator.queue.append(trial.id)
             evaluator.since = now
-            self._orders(rank).trials.append(trial)
-        self._events.append(
-            {
-                "e": "placed",
-                "t": now,
-                "trial": trial.id,
-                "attempt": trial.attempt,
-                "rank": ranks[0],
-                "key": trial.key,
-                "config": trial.config,
-                "ranks": list(ranks),
-                "group": number,
-            }
-        )
+            self._outbox.to(rank).trials.append(trial)
+        self._events.append(placed_event(trial, ranks[0], now, ranks=list(ranks), group=number))
 
 
 def make_dispatcher(options: SearchOptions, layout: Layout) -> Dispatcher:
