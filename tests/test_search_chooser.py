@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import PowerTransformer
 
-from dhmpi.search.acquisition import ACQUISITIONS, Acquisition
+from dhmpi.search.acquisition import ACQUISITIONS, Acquisition, Outlook
 from dhmpi.search.chooser import initial_design
 from dhmpi.search.encoding import Encoding
 from dhmpi.search.model_based import ModelBasedSearch
-from dhmpi.search.surrogate import Feasibility, GaussianProcess, Normaliser, Posterior, surrogate
+from dhmpi.search.surrogate import Feasibility, GaussianProcess, Normaliser, surrogate
 from dhmpi.search.uniform import UniformSearch
 
 GROUPS = np.array([0, 1, 2, 3, 3, 3])
@@ -401,35 +401,28 @@ def test_two_hundred_dimensions_are_searched():
     assert np.median(list(map(bowl, found[20:]))) > max(map(bowl, random))
 
 
-class Expected(Posterior):
-    """A posterior without a model."""
-
-    def __init__(self, mean):
-        self.mean, self.std = np.array(mean, dtype=float), np.full(len(mean), 0.01)
-
-    def pretend(self, index, lie):
-        raise NotImplementedError
-
-    learn = forget = extend = pretend
+def outlook(mean, best, feasible, free=None):
+    """What a model without doubts expects of candidates."""
+    mean = np.array(mean, dtype=float)
+    free = np.ones(len(mean), dtype=bool) if free is None else free
+    return Outlook(mean, np.full(len(mean), 0.01), best, np.array(feasible), free)
 
 
 @pytest.mark.parametrize("name", ["UCB", "EI"])
 def test_what_surely_fails_is_no_better_than_what_the_model_does_not_like(name):
-    posterior, free = Expected([3.0, -2.0, -2.5, -3.0]), np.ones(4, dtype=bool)
-    feasible = np.array([0.0, 1.0, 1.0, 1.0])
-    free[1] = False  # was evaluated
+    free = np.array([True, False, True, True])  # the second was evaluated
+    candidates = outlook([3.0, -2.0, -2.5, -3.0], -4.0, [0.0, 1.0, 1.0, 1.0], free)
 
-    chosen = Acquisition(name).choose(posterior, -4.0, feasible, free, np.eye(4), np.random.default_rng(0))
+    chosen = Acquisition(name).choose(candidates, np.eye(4), np.random.default_rng(0))
 
     assert chosen == 2
 
 
 def test_what_may_fail_is_worth_a_try_if_it_promises_enough():
-    posterior, free = Expected([3.0, 1.0, 0.0, -1.0, -1.0, -9.0]), np.ones(6, dtype=bool)
     chosen = {}
 
     for p in (0.2, 0.7):
-        feasible = np.array([p, *[1.0] * 5])
-        chosen[p] = Acquisition("UCB").choose(posterior, 1.0, feasible, free, np.eye(6), np.random.default_rng(0))
+        candidates = outlook([3.0, 1.0, 0.0, -1.0, -1.0, -9.0], 1.0, [p, *[1.0] * 5])
+        chosen[p] = Acquisition("UCB").choose(candidates, np.eye(6), np.random.default_rng(0))
 
     assert chosen == {0.2: 1, 0.7: 0}

@@ -6,10 +6,10 @@ same choice as UCB of the negated objective, so both names mean the same.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.special import ndtr
-
-from dhmpi.search.surrogate import Posterior
 
 ACQUISITIONS = ("UCB", "LCB", "EI", "PI", "gp_hedge")
 
@@ -81,6 +81,28 @@ def probability_of_improvement(mean: np.ndarray, std: np.ndarray, best: float, x
     return np.where(std > 0, ndtr(gain / np.where(std > 0, std, 1)), gain > 0)
 
 
+class Outlook(NamedTuple):
+    """What is expected of candidates.
+
+    Attributes
+    ----------
+    mean, std : ndarray of shape (n_candidates,)
+        Prediction of the normalised objective (maximised) and its standard deviation, std > 0.
+    best : float
+        Largest normalised objective observed so far.
+    feasible : ndarray of shape (n_candidates,) or None
+        Probability that the evaluation succeeds; ``None``: none has failed yet.
+    free : ndarray of bool, shape (n_candidates,)
+        False for those already chosen.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    best: float
+    feasible: np.ndarray | None
+    free: np.ndarray
+
+
 _TYPICAL = (0.25, 0.8, 2.0)
 """Kappas near the quantiles of what is drawn."""
 
@@ -119,81 +141,49 @@ class Acquisition:
         # g_i <- g_i + mu(x_i)
         self._gains += means
 
-    def promising(self, posterior: Posterior, best: float, feasible: np.ndarray | None, n: int) -> np.ndarray:
+    def promising(self, outlook: Outlook, n: int) -> np.ndarray:
         """Return the numbers of the `n` best candidates each by several degrees of optimism, or each by EI and PI."""
-        free = np.ones(len(posterior.mean), dtype=bool)
         if self.name in ("EI", "PI"):
-            scores = [self._score(self.name, posterior, best, feasible, free, 0.0)]
+            scores = [self._score(self.name, outlook)]
         else:
-            kappas = np.array(_TYPICAL) * self.kappa / 1.96
-            scores = [self._score("UCB", posterior, best, feasible, free, float(kappa)) for kappa in kappas]
+            scores = [self._score("UCB", outlook, kappa * self.kappa / 1.96) for kappa in _TYPICAL]
             if self.name == "gp_hedge":
-                scores += [self._score(name, posterior, best, feasible, free, 0.0) for name in ("EI", "PI")]
-        n = min(n, len(posterior.mean))
+                scores += [self._score(name, outlook) for name in ("EI", "PI")]
+        n = min(n, len(outlook.free))
         return np.unique(np.concatenate([np.argpartition(-score, n - 1)[:n] for score in scores]))
 
-    def choose(
-        self,
-        posterior: Posterior,
-        best: float,
-        feasible: np.ndarray | None,
-        free: np.ndarray,
-        features: np.ndarray,
-        rng: np.random.Generator,
-    ) -> int:
-        """Return the number of the candidate to evaluate next.
+    def choose(self, outlook: Outlook, features: np.ndarray, rng: np.random.Generator) -> int:
+        """Return the number of the candidate to evaluate next; at least one must be free.
 
         Parameters
         ----------
-        posterior : Posterior
-        best : float
-            Largest normalised objective observed so far.
-        feasible : ndarray of shape (n_candidates,) or None
-            Probability that the evaluation succeeds; ``None``: none has failed yet.
-        free : ndarray of bool, shape (n_candidates,)
-            False for those already chosen; at least one is free.
+        outlook : Outlook
         features : ndarray of shape (n_candidates, n_features)
         rng : Generator
         """
         if self.name != "gp_hedge":
-            return self._favourite(self.name, posterior, best, feasible, free, rng)
-        nominees = [self._favourite(name, posterior, best, feasible, free, rng) for name in ("UCB", "EI", "PI")]
+            return self._favourite(self.name, outlook, rng)
+        nominees = [self._favourite(name, outlook, rng) for name in ("UCB", "EI", "PI")]
         self.nominees = features[nominees]
         # p_i proportional to exp(eta g_i), eta = 1
         p = np.exp(self._gains - self._gains.max())
         return nominees[rng.choice(3, p=p / p.sum())]
 
-    def _favourite(
-        self,
-        name: str,
-        posterior: Posterior,
-        best: float,
-        feasible: np.ndarray | None,
-        free: np.ndarray,
-        rng: np.random.Generator,
-    ) -> int:
-        kappa = self._kappa(rng) if name in ("UCB", "LCB") else 0.0
-        score = self._score(name, posterior, best, feasible, free, kappa)
+    def _favourite(self, name: str, outlook: Outlook, rng: np.random.Generator) -> int:
+        score = self._score(name, outlook, self._kappa(rng) if name in ("UCB", "LCB") else 0.0)
         # Far from the best, EI and PI vanish numerically: what the model likes then breaks the tie.
-        order = np.where(free, score, -np.inf)
+        order = np.where(outlook.free, score, -np.inf)
         ties = np.flatnonzero(order == order.max())
-        return int(ties[np.argmax(posterior.mean[ties] + posterior.std[ties])])
+        return int(ties[np.argmax(outlook.mean[ties] + outlook.std[ties])])
 
-    def _score(
-        self,
-        name: str,
-        posterior: Posterior,
-        best: float,
-        feasible: np.ndarray | None,
-        free: np.ndarray,
-        kappa: float,
-    ) -> np.ndarray:
+    def _score(self, name: str, outlook: Outlook, kappa: float = 0.0) -> np.ndarray:
+        mean, std, best, feasible, free = outlook
         if name == "EI":
-            score = expected_improvement(posterior.mean, posterior.std, best, self.xi)
+            score = expected_improvement(mean, std, best, self.xi)
         elif name == "PI":
-            score = probability_of_improvement(posterior.mean, posterior.std, best, self.xi)
+            score = probability_of_improvement(mean, std, best, self.xi)
         else:
-            score = upper_confidence_bound(posterior.mean, posterior.std, kappa)
+            score = upper_confidence_bound(mean, std, kappa)
         if feasible is None:
             return score
         # With EI and PI a failed evaluation improves nothing.  Else it is worth as much as one in the middle of those

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from dhmpi.errors import OptionError
-from dhmpi.search.acquisition import ACQUISITIONS, Acquisition
+from dhmpi.search.acquisition import ACQUISITIONS, Acquisition, Outlook
 from dhmpi.search.encoding import Encoding
 from dhmpi.search.space import Taken, left
 from dhmpi.search.surrogate import Feasibility, Normaliser, Posterior, Surrogate, surrogate
@@ -374,11 +374,15 @@ class _Pool:
             self._free[index] = True
         return True
 
+    @property
+    def _outlook(self) -> Outlook:
+        return Outlook(self._posterior.mean, self._posterior.std, self._best, self._feasible, self._free)
+
     def refine(self, taken: Taken, rng: np.random.Generator) -> None:
         """Add neighbours of the most promising candidates, ever closer ones."""
         known = set(self._encoding.identities(self._rows))
         for scale in _REFINEMENT:
-            promising = self._acquisition.promising(self._posterior, self._best, self._feasible, _N_PROMISING)
+            promising = self._acquisition.promising(self._outlook, _N_PROMISING)
             parents = self._rows[promising][rng.integers(len(promising), size=_N_REFINED)]
             rows = _fresh(self._encoding, self._encoding.mutate(parents, scale, _chance(self._encoding), rng), taken)
             rows = rows[[i for i, identity in enumerate(self._encoding.identities(rows)) if identity not in known]]
@@ -397,9 +401,7 @@ class _Pool:
         """Take up to `n` rows."""
         first = len(self._picks)
         while len(self._picks) < first + n and self._free.any():
-            index = self._acquisition.choose(
-                self._posterior, self._best, self._feasible, self._free, self._features, rng
-            )
+            index = self._acquisition.choose(self._outlook, self._features, rng)
             self._free[index] = repeats
             identity = self._encoding.identities(self._rows[index : index + 1])[0]
             if not repeats:
