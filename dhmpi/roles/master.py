@@ -17,15 +17,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dhmpi import __version__, journal, platform, warmstart
+from dhmpi import __version__, journal, platform
 from dhmpi.budget import objective_for_search
-from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, OptionError, ProblemError, RunDirectoryError
+from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, ProblemError, RunDirectoryError
 from dhmpi.mpi import binding, protocol
-from dhmpi.mpi.environment import gpus, in_terminal, job_deadline
+from dhmpi.mpi.environment import gpus, in_terminal
 from dhmpi.mpi.post import Message
 from dhmpi.mpi.protocol import Tag
 from dhmpi.mpi.world import World
 from dhmpi.options import SearchOptions, command_line
+from dhmpi.roles.attendance import Attendance, RankSeconds
+from dhmpi.roles.deadline import Deadline
+from dhmpi.roles.founding import Founding
 from dhmpi.roles.groupdispatcher import make_dispatcher
 from dhmpi.roles.inbox import Inbox, Steering
 from dhmpi.roles.progress import Figures, Progress, summary
@@ -33,14 +36,11 @@ from dhmpi.roles.recorder import Recorder
 from dhmpi.roles.role import EverySeconds, Role, in_line
 from dhmpi.roles.startup import Startup, in_words
 from dhmpi.roles.supply import NEWS_EVERY
-from dhmpi.rundirectory import prepare, source_digest
-from dhmpi.steering import OrderError
-from dhmpi.trials import RANKS, Config, rank_seconds
+from dhmpi.rundirectory import prepare
+from dhmpi.trials import RANKS, Config
 
 log = logging.getLogger("dhmpi")
 
-CLOSING = 10.0
-"""Seconds before the end of the scheduler's job, a twentieth of the time at most, by which the run has ended."""
 TICK = 0.1
 """Seconds between looks at the clock, at signals, and at evaluators that are silent or hold more than they can do."""
 SYNC = 1.0
@@ -119,7 +119,7 @@ class Master(Role):
         self._signals = signals
         self._started = started
         self._heir = heir
-        self._deadline = _deadline(options, started)
+        self._deadline = Deadline(options, started)
         self._dispatcher = make_dispatcher(options, world.layout)
         self._progress = Progress(sys.stdout, in_terminal())
         self._tick = EverySeconds(TICK)
@@ -127,19 +127,16 @@ class Master(Role):
         self._news_due = EverySeconds(NEWS_EVERY)
         self._cancelled_at: float | None = None
         self._refused: dict[int, str] = {}
-        self._presence: dict[int, list[float]] = {}  # when each evaluator was ready and, perhaps, left
+        self._attendance = Attendance()
+        self._noted = RankSeconds(0.0, 0.0)  # at the last note of the search
         self._recruits: set[int] = set()  # ranks that have become evaluators
-        self._busy_seconds = 0.0
-        self._noted_seconds = (0.0, 0.0)  # busy and available, at the last note of the search
         self._n_before = 0
         self._n_killed = 0
         self._chaos = options.faults
         self._recorder: Recorder | None = None
-        self._search_began = 0.0
         self._startup = Startup(world.layout.members)
         launch = world.launch
         self._directory = prepare(Path(launch.directory), options.resume, launch.token, heir)
-        self._described = self._directory.described()
         self._history = journal.History()
         self._inherits = False
         self._awaits_searcher = False
@@ -162,9 +159,8 @@ class Master(Role):
         self._inherits = bool(
             self._heir and history.headers and history.headers[-1].get("token") == self._world.launch.token
         )
-        self._check_same_search()
-        self._warm_start()
-        self._seed = self._choose_seed()
+        self._founding = Founding(self._directory, self._options, self._world.launch.token)
+        self._seed = self._founding.seed
         self._steering = Steering(
             Inbox(self._directory.path),
             self._dispatcher,
@@ -180,7 +176,7 @@ class Master(Role):
             self._dispatcher.restore(history.finished.values(), history.unfinished.values())
             self._steering.begin(now)
             self._n_before = self._dispatcher.budget.n_finished
-            self._search_began = now
+            self._attendance.began = now
         if history.ended and self._inherits:
             self.exit_code = history.exit_code or 0
             self._directory.release()
@@ -198,7 +194,7 @@ class Master(Role):
             log.info("%s", self._world.staged)
         log.info("\n%s", binding.table(self._world.layout, binding.Node(gpus=gpus()), None, self._world.cores))
         if self._inherits:
-            self._record(self._described["hyperparameters"], now)
+            self._record(self._founding.hyperparameters, now)
         layout, dead = self._world.layout, self._world.post.dead
         if self._heir:
             self._bury(sorted(dead), now)
@@ -217,14 +213,12 @@ class Master(Role):
         """Take over from an earlier master of this launch."""
         self._dispatcher.inherit(history, self._world.hosts, now)
         self._dispatcher.n_retried = history.n_retried
-        self._search_began = history.began
-        self._presence = history.presence
         self._n_killed = history.n_killed
-        self._deadline = None if history.deadline is None else time.monotonic() + history.deadline - now
+        self._deadline.set(None if history.deadline is None else history.deadline - now)
         new = [item for item in history.finished.values() if item[0].end >= history.began]
         self._n_before = len(history.finished) - len(new)
-        self._busy_seconds = sum(rank_seconds(*item) for item in new)
-        self._noted_seconds = self._rank_seconds(now)
+        self._attendance.inherit(history, new)
+        self._noted = self._rank_seconds(now)
         if history.last_stop:
             self._dispatcher.stop(history.last_stop, now)
 
@@ -275,41 +269,6 @@ class Master(Role):
             ),
         )
 
-    def _choose_seed(self) -> int:
-        recorded = self._described.get("seed")
-        if self._options.seed is None:
-            return int(self._world.launch.token, 16) if recorded is None else int(recorded)
-        if recorded is not None and recorded != self._options.seed:
-            raise OptionError(f"--seed {self._options.seed}, but the run in {self._directory.path} has seed {recorded}")
-        return self._options.seed
-
-    def _check_same_search(self) -> None:
-        before = self._described.get("problem")
-        if before is not None and before != self._options.problem:
-            raise RunDirectoryError(
-                f"{self._directory.path} holds a run of problem {before}, not {self._options.problem}: give another "
-                f"--log-dir"
-            )
-        screened = self._described.get("options", {}).get("screen_epochs") is not None
-        if self._described and screened != self._options.limits.screening:
-            how = "with" if screened else "without"
-            raise RunDirectoryError(
-                f"the run in {self._directory.path} has begun {how} --screen-epochs: go on {how} it, since objectives "
-                f"of different lengths cannot be compared"
-            )
-
-    def _warm_start(self) -> None:
-        """Read earlier evaluations, once: a run that is resumed has its copy of them."""
-        paths = getattr(self._options, "warm_start", ())
-        if not paths or self._directory.warm_start.exists():
-            return
-        if not self._directory.fresh:
-            raise OptionError(
-                f"--warm-start cannot be added to the run in {self._directory.path}, which has begun without it: give "
-                f"another --log-dir"
-            )
-        warmstart.collect(paths, self._options.warm_start_direction, self._directory.warm_start)  # type: ignore[attr-defined]
-
     def _problem(self, info: protocol.ProblemInfo) -> None:
         """The searcher has loaded the problem: from here on the run is on record."""
         now = self._now()
@@ -319,46 +278,19 @@ class Master(Role):
                 f"evaluate them, so add --evaluator group"
             )
         if self._recorder is None:
-            self._describe(info, now)
+            for remark in self._founding.describe(info, self._world, now):
+                self._say(remark)
             self._record(info.hyperparameters, now)
             size = "infinitely many" if info.size is None else info.size
             log.info("%d hyperparameters, %s configurations, seed %d", len(info.hyperparameters), size, self._seed)
-            self._startup.problem = now - self._search_began
-            self._search_began = now
+            self._startup.problem = now - self._attendance.began
+            self._attendance.began = now
             self._progress.say(f"{self._world.layout.describe()}; run directory {self._directory.path}")
             if self._dispatcher.paused:
                 self._say(f"the run is paused: python -m dhmpi.steer {self._directory.path} resume")
             for remark in info.remarks:
                 self._say(remark)
         self._tell_searcher(protocol.News(n_asks=self._dispatcher.n_asks))
-
-    def _describe(self, info: protocol.ProblemInfo, now: float) -> None:
-        before = self._described.get("fingerprint")
-        if before is not None and before != info.fingerprint:
-            raise RunDirectoryError(
-                f"the space of {self._options.problem} is not the one that the run in {self._directory.path} began "
-                f"with: give another --log-dir"
-            )
-        source = source_digest(self._options.run)
-        before = self._described.get("run_source")
-        if before is not None and before != source:
-            self._say(f"Warning: the source of {self._options.run} has changed since the run began")
-        self._directory.describe(
-            {
-                "version": __version__,
-                "problem": self._options.problem,
-                "function": self._options.run,
-                "fingerprint": info.fingerprint,
-                "hyperparameters": list(info.hyperparameters),
-                "run_source": source,
-                "seed": self._seed,
-                "start": self._described.get("start", now),
-                "options": dataclasses.asdict(self._options),
-                "layout": dataclasses.asdict(self._world.layout),
-                "library": self._world.library,
-                "python": sys.version.split()[0],
-            }
-        )
 
     def _record(self, hyperparameters: Sequence[str], now: float) -> None:
         """Begin this master's file of the journal."""
@@ -368,7 +300,7 @@ class Master(Role):
             "token": world.launch.token,
             "t": now,
             "started": now - (time.monotonic() - self._started),
-            "deadline": None if self._deadline is None else now + self._deadline - time.monotonic(),
+            "deadline": None if (left := self._deadline.left) is None else now + left,
             "program": self._prog,
             "ranks": world.size,
             "layout": dataclasses.asdict(world.layout),
@@ -517,8 +449,7 @@ class Master(Role):
             reason = f"rank {rank} on {self._host(rank)} has died"
             self._say(reason)
             self._refused.pop(rank, None)
-            if rank in self._presence:
-                self._presence[rank][1:] = [now]
+            self._attendance.left(rank, now)
             self._dispatcher.leave(rank, now, reason, died=True)
 
     def _fill_vacancies(self, now: float) -> None:
@@ -563,7 +494,7 @@ class Master(Role):
             post.send(self._world.searcher, Tag.NEWS, news)
         if outcomes := dispatcher.take_outcomes():
             recorder.add(outcomes)
-            self._busy_seconds += sum(rank_seconds(*item) for item in outcomes)
+            self._attendance.add(outcomes)
         for remark in dispatcher.take_remarks():
             self._say(remark)
         if self._chaos is not None and self._chaos.rank_kill:
@@ -600,40 +531,21 @@ class Master(Role):
         elif number is not None:
             self.exit_code = 128 + number
             self._cancel(f"{signal.Signals(number).name} ended it", now)
-        if self._deadline is None:
+        left = self._deadline.left
+        if left is None:
             return
-        left = self._deadline - time.monotonic()
         if left <= 0:
             self._cancel("the time limit is reached", now)
-            return
-        grace = min(self._options.grace, 0.1 * (self._deadline - self._started))
-        if reason := self._dispatcher.too_late(left, grace):
+        elif reason := self._dispatcher.too_late(left, self._deadline.grace):
             self._dispatcher.stop(reason, now)
 
     def _drain(self) -> float:
         """Leave what runs the grace period; return when it is over, in seconds since the epoch."""
-        limit = time.monotonic() + self._options.grace
-        self._deadline = limit if self._deadline is None else min(limit, self._deadline)
-        return self._now() + self._deadline - time.monotonic()
+        return self._now() + self._deadline.drain()
 
     def _limit(self, deadline: float | None) -> None:
-        """Have the run end at another time, in seconds since the epoch, or when its job ends.
-
-        Raises
-        ------
-        OrderError
-            If that is over, or later than the end of the scheduler's job.
-        """
-        job = _deadline(dataclasses.replace(self._options, time_limit_minutes=None), self._started)
-        if deadline is None:
-            self._deadline = job
-            return
-        limit = time.monotonic() + deadline - self._now()
-        if limit <= time.monotonic():
-            raise OrderError("that time is over; stop ends the run")
-        if job is not None and limit > job:
-            raise OrderError(f"the scheduler's job ends before, in {(job - time.monotonic()) / 60:.1f} minutes")
-        self._deadline = limit
+        """Have the run end at another time, in seconds since the epoch, as `Deadline.limit` says."""
+        self._deadline.limit(None if deadline is None else deadline - self._now())
 
     def _cancel(self, reason: str, now: float) -> None:
         if self._cancelled_at is None:
@@ -645,7 +557,7 @@ class Master(Role):
 
     def _ready(self, rank: int, ready: protocol.Ready, now: float) -> None:
         self._refused.pop(rank, None)
-        self._presence.setdefault(rank, [now])
+        self._attendance.ready(rank, now)
         log.info("rank %d on %s is ready, %.1f s for imports", rank, ready.host, ready.seconds)
         self._startup.add(rank, ready.startup)
         self._dispatcher.join(rank, ready.host, now)
@@ -663,7 +575,7 @@ class Master(Role):
         if holding.outcomes:
             self._dispatcher.report(rank, holding.outcomes, now)
         if holding.loaded is not None:
-            self._presence.setdefault(rank, [now])
+            self._attendance.ready(rank, now)
             self._dispatcher.holds(rank, holding.loaded.host, holding.trials, now)
             self._fill_vacancies(now)
 
@@ -672,42 +584,35 @@ class Master(Role):
         self._refused[rank] = reason
         log.error("rank %d on %s cannot evaluate: %s", rank, self._host(rank), reason)
         self._dispatcher.leave(rank, now, reason)
-        if rank in self._presence:
-            self._presence[rank][1:] = [now]
+        self._attendance.left(rank, now)
         evaluators = {*self._world.layout.members, *self._recruits} - self._world.post.dead
         if evaluators <= self._refused.keys():
             raise ProblemError(reason)
         self._fill_vacancies(now)
 
-    def _rank_seconds(self, now: float) -> tuple[float, float]:
-        """Return for how long evaluators have been busy, and there, all together, in this launch."""
-        available = 0.0
-        for since, *until in self._presence.values():
-            available += max(0.0, (until[0] if until else now) - max(since, self._search_began))
-        return self._busy_seconds + self._dispatcher.running_seconds(now), available
+    def _rank_seconds(self, now: float) -> RankSeconds:
+        return self._attendance.seconds(now, self._dispatcher.running_seconds(now))
 
     def _with_seconds(self, proposed: protocol.Proposed, now: float) -> protocol.Proposed:
         """Add to the notes of a search how long evaluators were busy, and waiting, since the last ones."""
         if not proposed.notes:
             return proposed
-        (busy, available), (busy_before, available_before) = self._rank_seconds(now), self._noted_seconds
-        self._noted_seconds = busy, available
-        busy, available = busy - busy_before, available - available_before
+        before, self._noted = self._noted, self._rank_seconds(now)
+        busy, available = self._noted.since(before)
         seconds = {"evaluating_seconds": round(busy, 3), "waiting_seconds": round(max(0.0, available - busy), 3)}
         return proposed._replace(notes=[{**note, **seconds} for note in proposed.notes])
 
     def _figures(self) -> Figures:
         now = self._now()
         budget = self._dispatcher.budget
-        busy, available = self._rank_seconds(now)
         return Figures(
             n_finished=budget.n_finished,
             max_evals=self._dispatcher.limits.max_evals,
             n_running=self._dispatcher.n_running,
             n_failed=budget.n_failed,
             best=None if budget.best is None else budget.best.objective,
-            utilisation=min(1.0, busy / available) if available > 0 else 0.0,
-            seconds=now - self._search_began,
+            utilisation=self._rank_seconds(now).utilisation,
+            seconds=now - self._attendance.began,
             n_new=budget.n_finished - self._n_before,
         )
 
@@ -762,16 +667,6 @@ class Master(Role):
 
     def close(self) -> None:
         logging.shutdown()
-
-
-def _deadline(options: SearchOptions, started: float) -> float | None:
-    """Return the monotonic time at which the run must have ended, None if there is none."""
-    deadlines = [] if options.time_limit is None else [started + options.time_limit]
-    job = job_deadline()
-    if job is not None:
-        left = job - time.time()
-        deadlines.append(time.monotonic() + left - min(CLOSING, 0.05 * max(0.0, left)))
-    return min(deadlines, default=None)
 
 
 def _frozen(config: dict[str, Any]) -> str:
