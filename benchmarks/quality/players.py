@@ -283,6 +283,31 @@ def nevergrad(name: str) -> Player:
     return peer(make)
 
 
+def propulate(space: ConfigSpace.ConfigurationSpace, setting: Setting, seed: int) -> Peer:
+    """Its default propagator, given all that has ended, as its workers do; a population of twice as many as those."""
+    import random
+
+    from propulate.utils import get_default_propagator
+
+    flat, worst = _Flat(space), _Worst()
+    limits = {f"x{i}": (0.0, 1.0) if n is None else tuple(map(str, range(n))) for i, n in enumerate(flat.n_choices)}
+    propagate = get_default_propagator(max(10, 2 * setting.evaluators), limits, rng=random.Random(seed))
+    population: list[Any] = []
+
+    def ask() -> tuple[Any, Config]:
+        individual = propagate(population)
+        genes = [individual[name] for name in limits]
+        return individual, flat.config(
+            [float(gene) if n is None else int(gene) for n, gene in zip(flat.n_choices, genes)]
+        )
+
+    def tell(individual: Any, y: float | None) -> None:
+        individual.loss = -worst(y)
+        population.append(individual)
+
+    return ask, tell
+
+
 def deephyper(space: ConfigSpace.ConfigurationSpace, setting: Setting, seed: int) -> Peer:
     """CBO with its strategy for many asynchronous evaluators, and as large an initial design as dhmpi once had."""
     from deephyper.hpo import CBO, HpProblem
@@ -379,4 +404,5 @@ SEARCHERS: dict[str, Searcher] = {
     "SMAC3": Searcher(peer(smac), "smac", 300),
     "scikit-optimize": Searcher(peer(scikit_optimize), "skopt", 100),
     "nevergrad NGOpt": Searcher(nevergrad("NGOpt"), "nevergrad"),
+    "Propulate": Searcher(peer(propulate), "propulate"),
 }
