@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +128,12 @@ def bench_dispatch() -> None:
         best: dict[str, float] = {}
         for _ in range(3):
             for name, measure in (
-                ("floor", lambda n=n: peer("floor", n, 40_000)),
-                ("futures", lambda n=n: peer("futures", n, 20_000)),
-                ("dhmpi", lambda n=n: dhmpi(n, 60_000, *INLINE)),
+                ("floor", partial(peer, "floor", n, 40_000)),
+                ("futures", partial(peer, "futures", n, 20_000)),
+                ("dhmpi", partial(dhmpi, n, 60_000, *INLINE)),
             ):
                 best[name] = max(best.get(name, 0.0), measure()["rate"])
-        libensemble = optional(lambda n=n: peer("libensemble", n, 3_000)["rate"])
+        libensemble = optional(partial(peer, "libensemble", n, 3_000), "rate")
         table.add_row(
             str(n),
             f"{best['floor']:,.0f}",
@@ -157,7 +158,7 @@ def bench_utilisation() -> None:
         table.add_row(
             str(n),
             f"{peer('futures', n, trials, 0.01)['utilisation']:.3f}",
-            optional(lambda n=n, trials=trials: peer("libensemble", n, trials // 10, 0.01)["utilisation"], ".3f"),
+            optional(partial(peer, "libensemble", n, trials // 10, 0.01), "utilisation", ".3f"),
             f"{dhmpi(n, trials, *INLINE, seconds=0.01)['utilisation']:.3f}",
             "0.97",
             f"{dhmpi(n, trials // 2, '--surrogate-model', 'DUMMY', seconds=0.01)['utilisation']:.3f}",
@@ -324,10 +325,10 @@ def bench_start() -> None:
     console.print(table)
 
 
-def optional(measure: Callable[[], float], form: str = ",.0f") -> str:
+def optional(measure: Callable[[], dict[str, float]], figure: str, form: str = ",.0f") -> str:
     """Return a figure of a peer that may not be there, or a dash."""
     try:
-        return format(measure(), form)
+        return format(measure()[figure], form)
     except (RuntimeError, subprocess.TimeoutExpired, StopIteration):
         return "-"
 

@@ -138,12 +138,17 @@ def make(name: str, k: int, n_evaluators: int, max_evals: int, seed: int) -> Spa
         search: SpaceSearch = RegularizedEvolution(space, seed, **POPULATION)  # type: ignore[arg-type]
     elif name == "regevo":
         search = RegularizedEvolution(joint.space, seed, **POPULATION)  # type: ignore[arg-type]
+    elif name == "agebo":
+        search = AgeingBayesianSearch(
+            joint.space,
+            seed,
+            decisions,
+            n_evaluators=n_evaluators,
+            max_evals=max_evals,
+            **POPULATION,  # type: ignore[arg-type]
+        )
     else:
-        budget = {"n_evaluators": n_evaluators, "max_evals": max_evals}
-        if name == "agebo":
-            search = AgeingBayesianSearch(joint.space, seed, decisions, **budget, **POPULATION)  # type: ignore[arg-type]
-        else:
-            search = ModelBasedSearch(joint.space, seed, **budget)
+        search = ModelBasedSearch(joint.space, seed, n_evaluators=n_evaluators, max_evals=max_evals)
     search.to_config, search.from_config = joint.to_config, joint.from_config
     return search
 

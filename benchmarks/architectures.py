@@ -171,7 +171,10 @@ def optuna(task: Task, n: int, seed: int) -> Peer:
         trial = study.ask()
         return trial, {name: trial.suggest_categorical(name, values) for name, values in task.decisions.items()}
 
-    return ask, study.tell
+    def tell(trial: Any, objective: float) -> None:
+        study.tell(trial, objective)
+
+    return ask, tell
 
 
 def nevergrad(optimizer: str) -> Callable[[Task, int, int], Peer]:

@@ -7,6 +7,8 @@ of `COSTS`, perhaps with a number of hyperparameters and the most points as in a
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dhmpi.costs import SHIPPED, Costs, measure
@@ -50,12 +52,12 @@ def ppo() -> dict[str, Any]:
     return spec(PpoOptions())
 
 
-COSTS = {
+COSTS: dict[str, tuple[Callable[[], dict[str, Any]], tuple[int, ...], int]] = {
     "random": (lambda: {"search": "random"}, (5, 10, 30), 1000),
     "regevo": (regevo, (5, 10, 30), 1000),
     "ppo": (ppo, (14, 37), 110),
     **{
-        f"ambs-{name}": (lambda name=name: ambs(name), (5, 10, 30) if name == "auto" else (10,), 100_000)
+        f"ambs-{name}": (partial(ambs, name), (5, 10, 30) if name == "auto" else (10,), 100_000)
         for name in ("auto", "GP", "ET", "RF", "GBRT")
     },
 }

@@ -7,7 +7,7 @@ batches, Glorot's initial weights.  ``python -m benchmarks.agebo check`` compare
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,7 +122,12 @@ def _softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=1, keepdims=True)
 
 
-_ACTIVATIONS = {None: lambda z: z, "relu": lambda z: np.maximum(z, 0), "tanh": np.tanh, "softmax": _softmax}
+_ACTIVATIONS: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
+    None: lambda z: z,
+    "relu": lambda z: np.maximum(z, 0),
+    "tanh": np.tanh,
+    "softmax": _softmax,
+}
 
 
 def train(network: Network, data: Data, batch_size: int, learning_rate: float, n_epochs: int, seed: int) -> None:

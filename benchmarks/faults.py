@@ -117,14 +117,15 @@ class Run:
         except OSError:
             trials = []
         complete = code == 0 and history.ended and trials == list(range(self.max_evals))
-        after, launch = [], 0
+        after: list[tuple[int, float]] = []
+        launch = 0
         for event in journal.events(self.directory / "journal"):
             launch = event["launch"] if event["e"] == "launch" else launch
             if event["e"] == "placed" and fault_at is not None and event["t"] > fault_at:
                 after.append((launch, event["t"]))
-        after = [t for number, t in after if number == after[-1][0]]
+        last = [t for number, t in after if number == after[-1][0]]
         n_lost = sum(outcome.status == "lost" for outcome, _ in history.finished.values())
-        pause = min(after) - fault_at if after and fault_at is not None else None
+        pause = min(last) - fault_at if last and fault_at is not None else None
         return Result(complete, code, n_lost, pause, len(left), "" if complete else self.output.read_text()[-3000:])
 
 

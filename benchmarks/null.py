@@ -32,6 +32,7 @@ def run(config: dict[str, Any]) -> float:
 
 def run_together(config: dict[str, Any], comm: Any) -> float:
     """Return a square; every third evaluation fails, so that the next one's communicator is a new one."""
-    if dhmpi.trial().id % 3 == 2:
+    id_ = dhmpi.trial().id
+    if id_ is not None and id_ % 3 == 2:
         raise RuntimeError("on purpose")
     return config["x1"] ** 2

@@ -59,10 +59,11 @@ def floor(n: int) -> None:
 def futures(n: int) -> None:
     """mpi4py.futures, its documented way on a world that is already there."""
     from mpi4py import MPI
-    from mpi4py.futures import MPICommExecutor
+    from mpi4py.futures import MPICommExecutor, MPIPoolExecutor
 
     with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
         if executor is not None:
+            assert isinstance(executor, MPIPoolExecutor)
             list(executor.map(null.run, [POINT] * (MPI.COMM_WORLD.size - 1)))  # everybody is there
             start = time.perf_counter()
             for _ in executor.map(null.run, [POINT] * n):

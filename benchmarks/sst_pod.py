@@ -66,6 +66,7 @@ def network(arch: Sequence[int], seed: int) -> tuple[np.ndarray, int]:
             lambda: judge(model),
             augmentation=Problem.augmentation,
         )
+    assert data.test is not None  # of the real series
     told = data.restore(training.predict(model, data.test)[1])[0]
     return told, len(history["loss"])
 

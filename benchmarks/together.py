@@ -58,7 +58,7 @@ def measure(backend: str) -> None:
             tensors = [tf.random.normal((n // 10,)) for _ in range(10)]
             means[n] = _median(tf.function(lambda *given, group=all_ranks: group.mean(given)), tensors)
     everything = world.gather((came, parted, means))
-    if world.Get_rank() == 0:
+    if everything is not None:
         for what, i in (("come together", 0), ("part", 1)):
             times = [seconds for theirs in everything for seconds in theirs[i]]
             print(f"{backend:8} {what:14} {1e3 * statistics.median(times):7.1f} ms, at most {1e3 * max(times):.1f}")

@@ -174,7 +174,8 @@ def optuna(**options: Any) -> Player:
         study = optuna.create_study(direction="maximize", sampler=sampler)
 
         def ask() -> tuple[Any, Config]:
-            trial, config = study.ask(), {}
+            trial = study.ask()
+            config: Config = {}
             for name in space:  # parents come before their children
                 conditions = space.parent_conditions_of[name]
                 if all(condition.satisfied_by_value(_all_of(space, config)) for condition in conditions):
@@ -223,7 +224,7 @@ class _Flat:
     def __init__(self, space: ConfigSpace.ConfigurationSpace) -> None:
         self._encoding = Encoding(space)
         nominal = (ConfigSpace.CategoricalHyperparameter, ConfigSpace.Constant)
-        self.n_choices = [space[name].size if isinstance(space[name], nominal) else None for name in space]
+        self.n_choices = [int(space[name].size) if isinstance(space[name], nominal) else None for name in space]
 
     def config(self, values: list[Any]) -> Config:
         units = [[value if n is None else (value + 0.5) / n for n, value in zip(self.n_choices, values)]]

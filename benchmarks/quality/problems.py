@@ -13,7 +13,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -467,8 +467,8 @@ TABLES = (
 )
 """Bench, data set, unseen."""
 
-MAKERS: dict[str, Callable[[], Problem]] = {
-    problem.name: lambda problem=problem: problem
+_MADE_UP = {
+    problem.name: problem
     for problem in (
         classic(ackley, 10),
         classic(levy, 8, suffix="-fail", feasible=_halfspace),
@@ -489,14 +489,15 @@ MAKERS: dict[str, Callable[[], Problem]] = {
         kernel_ridge(unseen=True),
         tree(unseen=True),
     )
-} | {
-    f"{bench}-{dataset}": lambda bench=bench, dataset=dataset, unseen=unseen: table(bench, dataset, unseen)
-    for bench, dataset, unseen in TABLES
+}
+
+MAKERS: dict[str, Callable[[], Problem]] = {
+    **{name: partial(_MADE_UP.__getitem__, name) for name in _MADE_UP},
+    **{f"{bench}-{dataset}": partial(table, bench, dataset, unseen) for bench, dataset, unseen in TABLES},
 }
 
 WITHOUT_NOISE: dict[str, Callable[[], Problem]] = {
-    f"{bench}-{dataset}-means": lambda bench=bench, dataset=dataset: table(bench, dataset, means=True)
-    for bench, dataset, _ in TABLES
+    f"{bench}-{dataset}-means": partial(table, bench, dataset, means=True) for bench, dataset, _ in TABLES
 }
 """The tables once more, to tell what a search misses from what noise hides; played and shown only by name."""
 

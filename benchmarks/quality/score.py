@@ -109,9 +109,9 @@ def figures(
     return {
         search: Figures(
             means[i].mean(axis=0),
-            *map(float, np.quantile(drawn[i], [0.025, 0.975])),
+            *_interval(drawn[i]),
             float(ranks[i]),
-            (float(ends[i].mean() / max(ends[0].mean(), 1e-9)), *map(float, np.quantile(ratios[i], [0.025, 0.975]))),
+            (float(ends[i].mean() / max(ends[0].mean(), 1e-9)), *_interval(ratios[i])),
             float(np.mean([1e3 * r["seconds"] / budget for name in common for r in played[search][name]])),
             len(common),
             min(len(played[search][name]) for name in common),
@@ -125,6 +125,12 @@ def _regret(result: Result, best: float, random: Sequence[Result]) -> np.ndarray
     reached = [r["values"][-1] for r in random]
     scale = max(best - float(np.mean([value for value in reached if math.isfinite(value)])), 1e-12)
     return np.minimum(100 * (best - np.array(result["values"])) / scale, WORST)
+
+
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    """Return the middle 95 %."""
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _ranks(regrets: np.ndarray) -> np.ndarray:
