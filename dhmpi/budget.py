@@ -89,7 +89,9 @@ class Budget:
     def spent(self) -> str | None:
         """Return why the search should stop, or None while it should go on."""
         limits = self.limits
-        if self.n_finished >= limits.max_evals:
+        if self.n_finished > limits.max_evals:
+            return f"{self.n_finished} evaluations are finished, and {limits.max_evals} are wanted"
+        if self.n_finished == limits.max_evals:
             return f"all {limits.max_evals} evaluations are finished"
         if self.best is not None and limits.target is not None and self.best.objective >= limits.target:  # type: ignore[operator]
             return f"the target of {limits.target:g} is reached"

@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from dhmpi.budget import Limits
 from dhmpi.errors import RunDirectoryError
 from dhmpi.steering import Action
 from dhmpi.trials import Config, Loss, Outcome, Status, Trial
@@ -266,9 +267,10 @@ class History:
         Parameters
         ----------
         given : int or None
-            ``--max-evals`` of the present launch; where it is another one than before, it counts and nothing else.
+            ``--max-evals`` of the present launch; where it is another one than before, and not just the default, it
+            counts and nothing else.
         """
-        return self.max_evals if self.headers and given == _given(self.headers[-1]) else None
+        return self.max_evals if self.headers and given in (_given(self.headers[-1]), Limits.max_evals) else None
 
     def _steered(self, event: dict[str, Any]) -> None:
         self.orders.add(event["order"])

@@ -99,7 +99,7 @@ class SearchOptions:
     )
 
     max_evals: int = option(
-        1_000_000, "evaluations to start, exactly; failed ones count", "when to stop", int, metavar="N"
+        Limits.max_evals, "evaluations to start, exactly; failed ones count", "when to stop", int, metavar="N"
     )
     eval_timeout_minutes: float | None = option(
         None, "an evaluation that takes longer is killed; may be a fraction", "when to stop", float, metavar="MINUTES"

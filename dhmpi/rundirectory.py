@@ -122,7 +122,7 @@ class RunDirectory:
 
 
 def described(directory: Path, *needed: str) -> dict[str, Any]:
-    """Return the run.json of somebody's run.
+    """Return the run.json of somebody's run; the names of its objects are such that they are found from here.
 
     Parameters
     ----------
@@ -147,6 +147,9 @@ def described(directory: Path, *needed: str) -> dict[str, Any]:
     if missing or not isinstance(content, dict):
         lacks = f"has no {', '.join(sorted(missing))}" if missing else "is no JSON object"
         raise RunDirectoryError(f"{path} {lacks}: it does not describe a run of dhmpi")
+    for name in ("problem", "function"):
+        if isinstance(content.get(name), str):
+            content[name] = _found(content[name], content.get("home"))
     return content
 
 
@@ -273,6 +276,28 @@ def live(path: Path) -> bool:
     """Return whether somebody who lives holds the lock of a run directory."""
     holder = _read_lock(path / "lock")
     return holder is not None and _alive(holder)
+
+
+def same_object(name: str, home: str | None, other: str, other_home: str) -> bool:
+    """Return whether two names of objects, each in a directory, mean the same one.
+
+    The same name means the same in two directories: a project may have moved.
+    """
+    if name == other or home is None or not (_in_file(name) and _in_file(other)):
+        return name == other
+    return os.path.realpath(Path(home, name)) == os.path.realpath(Path(other_home, other))
+
+
+def _in_file(name: str) -> bool:
+    return ".py" in name and not external.is_external(name)
+
+
+def _found(name: str, home: str | None) -> str:
+    """Return the name of an object in a file such that it is found here; `home` is where it was given."""
+    if home is None or not _in_file(name):
+        return name
+    file, there = Path(name[: name.index(".py") + 3]), Path(home, name)
+    return name if file.exists() else str(there)
 
 
 def source_digest(name: str) -> str | None:

@@ -466,7 +466,7 @@ def history(*events):
     return result
 
 
-@pytest.mark.parametrize(("given", "wanted"), [(100, 200), (300, None)])
+@pytest.mark.parametrize(("given", "wanted"), [(100, 200), (300, None), (Limits.max_evals, 200)])
 def test_changed_evaluations_hold_until_another_number_is_given(given, wanted):
     record = [launch(0, 100), steered("max-evals", max_evals=200)]
 

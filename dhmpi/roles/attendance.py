@@ -43,6 +43,11 @@ class Attendance:
         self.began, self._presence = history.began, history.presence
         self.add(new)
 
+    @property
+    def anybody(self) -> bool:
+        """Whether any evaluator was ever there."""
+        return bool(self._presence)
+
     def ready(self, rank: int, now: float) -> None:
         self._presence.setdefault(rank, [now])
 

@@ -6,6 +6,7 @@ the dispatcher's business.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -159,7 +160,7 @@ class Master(Role):
         self._inherits = bool(
             self._heir and history.headers and history.headers[-1].get("token") == self._world.launch.token
         )
-        self._founding = Founding(self._directory, self._options, self._world.launch.token)
+        self._founding = Founding(self._directory, history, self._options, self._prog, self._world.launch.token)
         self._seed = self._founding.seed
         self._steering = Steering(
             Inbox(self._directory.path),
@@ -184,6 +185,7 @@ class Master(Role):
             return
         if self._dispatcher.over and not self._inherits:
             print(f"{self._directory.path} holds a finished run: {self._dispatcher.stopping}.", flush=True)
+            self._founding.rebuild(history, self._dispatcher.budget)
             self._directory.release()
             self._dismiss(self._dispatcher.stopping or "")
             return
@@ -306,6 +308,7 @@ class Master(Role):
             "layout": dataclasses.asdict(world.layout),
             "version": __version__,
             "options": dataclasses.asdict(self._options),
+            "hyperparameters": list(hyperparameters),
         }
         launch = journal.next_launch(self._directory.journal) - self._inherits
         finished = self._history.finished.values()
@@ -658,10 +661,13 @@ class Master(Role):
         self._world.tell_everybody(Tag.STOP, protocol.Stop(reason, together=not self._world.post.dead))
 
     def fail(self) -> int:
-        """Give up; a run that has not begun leaves nothing behind."""
+        """Give up; a run that has not begun, or that nobody was ready to evaluate for, leaves nothing behind."""
         self._progress.close()
         if self._recorder is not None:
-            return EXIT_FAILURES
+            if self._attendance.anybody:
+                return EXIT_FAILURES
+            with contextlib.suppress(RunDirectoryError):
+                self._recorder.close(self._dispatcher.budget)
         self._directory.discard()
         return EXIT_BAD_INPUT
 

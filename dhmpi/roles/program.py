@@ -26,6 +26,7 @@ from dhmpi.mpi.environment import fault_tolerant, gpu_variable, gpus, launcher_r
 from dhmpi.mpi.post import RankLostError
 from dhmpi.options import SearchOptions, parse
 from dhmpi.roles.role import Crew, DeclaredDeadError, OtherRankBrokenError, Role, Spare, serve
+from dhmpi.roles.screen import keep_screens
 from dhmpi.rundirectory import default_path, new_id
 from dhmpi.staging import Staged, moved, moved_name
 from dhmpi.trials import Config
@@ -105,6 +106,7 @@ def main(program: Program, arguments: Sequence[str] | None = None) -> int:
         options = program.parse(_once(arguments))
     except DhmpiError as error:
         return _refuse_early(program, error)
+    keep_screens()
     signals = _Signals()
     # Before MPI is initialised: a process that forks afterwards may take a network's registered memory with it.
     began = time.monotonic()

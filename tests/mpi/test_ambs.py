@@ -301,6 +301,8 @@ BAD = {
         "call",
     ),
     "unknown run": (("--problem", "dhmpi.benchmark.hps.polynome2.Problem", "--run", "dhmpi.nothing.run"), "nothing"),
+    "no function": (("--problem", "nothing.py", "--run", "nothing.py"), "no attribute 'run'"),
+    "no argument": (("--problem", "useless.py", "--run", "useless.py"), "one argument"),
     "kappa": ((*POLYNOME2, "--kappa", "-1"), "--kappa must be >= 0, got -1"),
     "max evals": ((*POLYNOME2, "--max-evals", "0"), "--max-evals must be >= 1, got 0"),
     "surrogate": ((*POLYNOME2, "--surrogate-model", "XGB"), "XGB"),
@@ -319,6 +321,9 @@ def write_bad_modules(directory):
     (directory / "outside.py").write_text(
         head + "Problem.add_hyperparameter((0, 1), 'x')\nProblem.add_starting_point(x=7)\n"
     )
+    fine = head + "Problem.add_hyperparameter((0, 1), 'x')\n"
+    (directory / "nothing.py").write_text(fine)
+    (directory / "useless.py").write_text(fine + "def run():\n    return 0.0\n")
     (directory / "reserved.py").write_text(head + "Problem.add_hyperparameter((0, 1), 'objective')\n")
 
 
@@ -340,7 +345,7 @@ def test_bad_input_gets_one_sentence(run, tmp_path, case):
     assert sorted(left) == before  # nothing half-written
 
 
-@pytest.mark.parametrize("case", ["unknown module", "not callable", "kappa", "log dir", "too few ranks"])
+@pytest.mark.parametrize("case", ["unknown module", "not callable", "no function", "kappa", "log dir", "too few ranks"])
 def test_bad_input_is_reported_once_by_many_ranks(run, mpi, tmp_path, case):
     words, part = BAD[case]
     write_bad_modules(tmp_path)
@@ -390,6 +395,63 @@ def test_another_problem_is_refused_on_resume(run, tmp_path):
 
     assert other.code == 2
     assert "polynome2" in other.err
+
+
+@either
+def test_what_was_deleted_is_rebuilt_from_the_journal(run, tmp_path):
+    directory = tmp_path / "run"
+    words = (*CHEAP, "--log-dir", directory, "--max-evals", 10)
+    run(2, "ambs", *words)
+    table, best, description = (directory / name for name in ("results.csv", "best.json", "run.json"))
+    before = table.read_text(), best.read_text(), json.loads(description.read_text())
+    for path in (table, best, description):
+        path.unlink()
+
+    finished = run(2, "ambs", *words, "--resume")
+    rebuilt = table.read_text(), best.read_text(), json.loads(description.read_text())
+    description.unlink()
+    resumed = run(2, "ambs", *words[:-1], 15, "--resume")
+
+    assert (finished.code, resumed.code) == (0, 0)
+    assert "holds a finished run: all 10 evaluations are finished" in finished.out
+    assert rebuilt[:2] == before[:2]
+    for name in ("problem", "function", "seed", "hyperparameters"):
+        assert rebuilt[2][name] == before[2][name]
+        assert json.loads(description.read_text())[name] == before[2][name]
+    assert len(rows(directory)) == 15
+
+
+@either
+def test_fewer_evaluations_than_are_finished_are_no_reason_to_say_that_those_are_all(run, tmp_path):
+    directory = tmp_path / "run"
+    words = (*CHEAP, "--log-dir", directory, "--max-evals")
+    run(0, "ambs", *words, 10)
+
+    ended = run(0, "ambs", *words, 4, "--resume")
+
+    assert ended.code == 0
+    assert "10 evaluations are finished, and 4 are wanted" in ended.out
+
+
+@either
+def test_a_resumed_run_says_what_it_evaluates_and_searches_otherwise(run, tmp_path):
+    source = "from dhmpi.problem import HpProblem\nProblem = HpProblem()\nProblem.add_hyperparameter((0.0, 1.0), 'x')\n"
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(source + "def run(config):\n    return config['x']\n")
+    words = ("--problem", "one.py", "--log-dir", "run", "--max-evals")
+    run(0, "ambs", "--run", "one.py", *words, 3)
+
+    same = run(0, "ambs", "--run", tmp_path / "one.py", *words[2:], 4, "--problem", tmp_path / "one.py", "--resume")
+    other = run(0, "random", "--run", "two.py", *words, 5, "--resume")
+    (tmp_path / "two.py").write_text(source + "def run(config):\n    return -config['x']\n")
+    changed = run(0, "random", "--run", "two.py", *words, 6, "--resume")
+
+    assert (same.code, other.code, changed.code) == (0, 0, 0)
+    assert "Warning" not in same.out
+    assert f"has evaluated {tmp_path / 'one.py'} so far, and evaluates two.py from now on" in other.out
+    assert "dhmpi.ambs has searched so far, and dhmpi.random goes on" in other.out
+    assert "the source of" not in other.out
+    assert "the source of two.py has changed" in changed.out
 
 
 def test_help_appears_once_on_many_ranks(mpi):
