@@ -533,9 +533,9 @@ def prepare(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Case, list[
     if given.run is None:
         objective = Objective(made_up)
     else:
-        from dhmpi.load import load_run
+        from dhmpi.evaluate.loading import load_prepared
 
-        objective = Objective(load_run(given.run))
+        objective = Objective(load_prepared(given.run, options.problem, with_comm=True))
     return Case(
         program, options, drawn, costs, objective, given.latency, given.dispatch, stand_in=given.stand_in
     ), sizes

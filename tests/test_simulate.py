@@ -158,6 +158,31 @@ def test_it_is_drawn(capsys, tmp_path):
     assert "<svg" in path.read_text()
 
 
+@pytest.fixture
+def function(tmp_path):
+    """Return a function that writes a module with a run function, and returns the words of a short simulation of it."""
+
+    def write(source):
+        path = tmp_path / f"function_{tmp_path.name}.py"
+        path.write_text(source)
+        words = ("--search", "random", "--evaluators", 2, "--duration", "constant:1", "--max-evals", 3, *POLYNOME2)
+        return (*words, "--run", path)
+
+    return write
+
+
+def test_a_function_is_prepared_before_the_simulation(capsys, function):
+    words = function(
+        "from dhmpi import trial\nstate = {}\n"
+        "def run(config):\n    return state['n']\n"
+        "run.prepare = lambda: state.update(n=len(trial().problem.hyperparameter_names))\n"
+    )
+
+    (report,) = simulated(capsys, *words)["simulations"]
+
+    assert (report["failed"], report["best"]) == (0, 10.0)
+
+
 # -- what is charged ---------------------------------------------------------------------------------------------------
 
 
@@ -358,6 +383,16 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(capsys, words, sentence):
     assert err.startswith("dhmpi.simulate: error: ")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+def test_a_function_that_cannot_be_prepared_is_refused(capsys, function):
+    words = function("def run(config):\n    return 1\nrun.prepare = lambda: {}['data']\n")
+
+    code, out, err = call(capsys, *words)
+
+    assert (code, out) == (2, "")
+    assert err.startswith("dhmpi.simulate: error: ")
+    assert "cannot be prepared: the function raised KeyError: 'data'\n" in err
 
 
 def test_a_simulation_needs_an_end(capsys):
