@@ -217,7 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
 
     if options.dry_run:
-        print(shlex.join(command(first)))
+        permission = [f"{name}={value}" for name, value in launcher.environment().items()]
+        print(shlex.join([*(["env", *permission] if permission else ()), *command(first)]))
         return 0
     environment = {**os.environ, **launcher.environment(), TERMINAL_VARIABLE: str(int(sys.stdout.isatty()))}
     job = _Job(environment)

@@ -68,6 +68,20 @@ def test_dry_run_prints_the_command(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("user", "start"),
+    [(0, "env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 {path} --with-ft"), (1000, "{path} --with-ft")],
+    ids=["root", "another user"],
+)
+def test_the_printed_command_gives_root_the_permission_that_launch_gives(tmp_path, capsys, monkeypatch, user, start):
+    path = fake(tmp_path, "mpiexec (Open MPI) 5.0.11")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+
+    launch.main(["-n", "8", "--mpiexec", path, "--dry-run", *AMBS])
+
+    assert capsys.readouterr().out.startswith(start.format(path=path))
+
+
+@pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["-n", "0", *AMBS], "-n must be >= 1, got 0"),
