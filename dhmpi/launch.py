@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dhmpi import platform, restarts
+from dhmpi.check import Parser
 from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, DhmpiError, OptionError
 from dhmpi.external import is_external
 from dhmpi.load import load_run
@@ -157,7 +158,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m dhmpi.launch",
         description="Start a search on several ranks, with what the mpiexec at hand needs.",
         usage="python -m dhmpi.launch -n RANKS [options] {" + ",".join(PROGRAMS) + "} ...",
@@ -181,14 +182,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the command and do nothing")
     parser.add_argument("program", choices=PROGRAMS, help="what to start; its own options follow")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    rest.required = False  # there may be none, and nobody is told that they are missing
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Launch; return the exit code of the launcher."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         if options.ranks < 1:
             raise OptionError(f"-n must be >= 1, got {options.ranks}")
         if options.restarts < 0:

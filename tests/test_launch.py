@@ -84,6 +84,11 @@ def test_the_printed_command_gives_root_the_permission_that_launch_gives(tmp_pat
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        ([], "the following arguments are required: -n/--ranks, program (see --help)"),
+        (["-n", "2"], "the following arguments are required: program (see --help)"),
+        (["-n", "abc", *AMBS], "argument -n/--ranks: invalid int value: 'abc' (see --help)"),
+        (["-n", "2", "abms"], "argument program: invalid choice: 'abms'"),
+        (["-n", "2", "--rank", "ambs"], "unrecognized arguments: --rank (see --help)"),
         (["-n", "0", *AMBS], "-n must be >= 1, got 0"),
         (["-n", "2", *AMBS, "--kappa", "-1"], "--kappa must be >= 0"),
         (["-n", "2", "ambs"], "--problem is missing"),
@@ -93,7 +98,10 @@ def test_the_printed_command_gives_root_the_permission_that_launch_gives(tmp_pat
 def test_what_makes_no_sense_is_refused_before_anything_starts(words, sentence, capsys):
     assert launch.main(words) == 2
 
-    assert sentence in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert err.startswith("dhmpi.launch: error: ")
+    assert err.count("\n") == 1
 
 
 @pytest.fixture
