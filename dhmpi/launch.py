@@ -26,7 +26,7 @@ from dhmpi.check import Parser
 from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, DhmpiError, OptionError
 from dhmpi.external import is_external
 from dhmpi.load import load_run
-from dhmpi.mpi.environment import TERMINAL_VARIABLE
+from dhmpi.mpi.environment import TERMINAL_VARIABLE, job_deadline
 from dhmpi.options import SearchOptions
 from dhmpi.restarts import Attempt, reachable, without_hosts
 from dhmpi.rundirectory import default_path
@@ -197,10 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise OptionError(f"--restarts must be >= 0, got {options.restarts}")
         if options.restarts and options.program == "doctor":
             raise OptionError("--restarts resumes a search, and the doctor is none: leave it out")
-        # What is wrong with the options is said here, before any rank starts.
+        # What is wrong with the options, or the environment, is said here, before any rank starts.
         search = importlib.import_module(f"dhmpi.{options.program}").PROGRAM.parse(options.arguments)
         if isinstance(search, SearchOptions) and is_external(search.run) and not search.wrapping:
             load_run(search.run)  # looks for the program, in a moment
+        job_deadline()
         launcher = find(options.mpiexec)
     except DhmpiError as error:
         print(f"dhmpi.launch: error: {error}", file=sys.stderr)

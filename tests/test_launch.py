@@ -104,6 +104,16 @@ def test_what_makes_no_sense_is_refused_before_anything_starts(words, sentence, 
     assert err.count("\n") == 1
 
 
+def test_a_deadline_that_is_no_time_is_refused_before_anything_starts(monkeypatch, capsys):
+    monkeypatch.setenv("DHMPI_DEADLINE", "soon")
+
+    code = launch.main(["-n", "2", *AMBS])
+
+    out, err = capsys.readouterr()
+    sentence = "DHMPI_DEADLINE must be a time in seconds since the epoch, got 'soon'"
+    assert (code, out, err) == (2, "", f"dhmpi.launch: error: {sentence}\n")
+
+
 @pytest.fixture
 def job(tmp_path):
     """Launch with a script in the place of mpiexec: `job(script)` -> exit code."""
