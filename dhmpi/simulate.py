@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import math
+import os
 import sys
 import tempfile
 import time
@@ -131,6 +133,35 @@ class Objective:
         except (Exception, SystemExit) as error:
             self.failure = self.failure or f"{type(error).__name__}: {error}".splitlines()[0]
             return None
+
+
+class Unheard:
+    """A run function that is ready to be called, and of which nobody hears what it prints.
+
+    Parameters
+    ----------
+    name : str
+        As given to ``--run``.
+    problem : str
+        As given to ``--problem``.
+
+    Raises
+    ------
+    ProblemError
+        If it cannot be imported, or its preparation fails.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        from dhmpi.evaluate.loading import load_prepared
+        from dhmpi.evaluate.surroundings import printing_to
+
+        self._quietly = functools.partial(printing_to, Path(os.devnull).open("w", encoding="utf-8"))
+        with self._quietly():
+            self._run = load_prepared(name, problem, with_comm=True)
+
+    def __call__(self, config: Config) -> Any:
+        with self._quietly():
+            return self._run(config)
 
 
 @dataclass(frozen=True)
@@ -473,8 +504,8 @@ def parser() -> argparse.ArgumentParser:
         "cost: whether it keeps up is known in seconds, but not what it would find"
     ))  # fmt: skip
     add("--run", metavar="NAME", help=(
-        "function that is evaluated here, in this process; by default an objective is made up, which is enough to "
-        "learn whether the searcher keeps up"
+        "function that is evaluated here, in this process, without what it prints; by default an objective is made up, "
+        "which is enough to learn whether the searcher keeps up"
     ))  # fmt: skip
     add = result.add_argument_group("what things cost").add_argument
     add("--costs", default=None, metavar="FILE", help=(
@@ -530,12 +561,7 @@ def prepare(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Case, list[
         costs = Costs([], "measured just now")
     elif given.costs != LIVE:
         costs = Costs.read(None if given.costs is None else Path(given.costs))
-    if given.run is None:
-        objective = Objective(made_up)
-    else:
-        from dhmpi.evaluate.loading import load_prepared
-
-        objective = Objective(load_prepared(given.run, options.problem, with_comm=True))
+    objective = Objective(made_up if given.run is None else Unheard(given.run, options.problem))
     return Case(
         program, options, drawn, costs, objective, given.latency, given.dispatch, stand_in=given.stand_in
     ), sizes

@@ -183,6 +183,25 @@ def test_a_function_is_prepared_before_the_simulation(capsys, function):
     assert (report["failed"], report["best"]) == (0, 10.0)
 
 
+def test_what_a_function_prints_is_not_shown(capfd, function):
+    words = function(
+        "import os, sys\n"
+        "def say(n):\n"
+        "    print('heard')\n"
+        "    print('heard', file=sys.stderr)\n"
+        "    os.system('echo heard')\n"
+        "say(0)\n"
+        "def run(config):\n    say(1)\n    return 1\n"
+        "run.prepare = lambda: say(2)\n"
+    )
+
+    code, out, err = call(capfd, *words)
+
+    assert (code, err) == (0, "")
+    assert "best objective 1," in out
+    assert "heard" not in out
+
+
 # -- what is charged ---------------------------------------------------------------------------------------------------
 
 
