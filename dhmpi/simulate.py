@@ -51,6 +51,7 @@ DISPATCH = 5e-5
 """Seconds of a message, and of the master for an evaluation: half the median of `benchmarks waiting`, and what 32 ranks
 need in `benchmarks dispatch`."""
 N_ROWS = 12
+A_MINUTE = 60.0
 SUFFIXES = (".png", ".svg", ".pdf")
 KEEPS_UP = 0.01
 """Part of their time that evaluators may wait for proposals, of a searcher that keeps up."""
@@ -252,14 +253,15 @@ class Report:
 
         run, content = self.run, self.content()
         searcher, failed = content["searcher"], content["failed"]
-        shown = [{**row, "time": duration(row["time"])} for row in self.rows]
+        digits = _digits(run.seconds)
+        shown = [{**row, "time": duration(row["time"], digits)} for row in self.rows]
         columns = [name for name in ROW if name != "best" or self.trajectory]
         first = self.share(run.first_waiting_seconds)
         lines = [
             aligned(shown, columns),
             "",
-            f"{len(run.outcomes)} evaluations{f', {failed} of them failed,' * bool(failed)} in {duration(run.seconds)}"
-            f"; {run.reason}",
+            f"{len(run.outcomes)} evaluations{f', {failed} of them failed,' * bool(failed)} in "
+            f"{duration(run.seconds, digits)}; {run.reason}",
         ]
         if self.best is not None:
             lines.append(f"best objective {self.best:.8g}, after {self.trajectory[-1][0]} evaluations")
@@ -472,6 +474,11 @@ def _each(run: VirtualRun) -> float:
     return math.fsum(asked.seconds for asked in without) / n if n else 0.0
 
 
+def _digits(seconds: float) -> int:
+    """Return how many decimals tell the rows of a run apart that lasts so many seconds: none from a minute on."""
+    return max(1, math.ceil(-math.log10(seconds / N_ROWS))) if 0 < seconds < A_MINUTE else 0
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %" if share >= 5e-5 or not share else "< 0.01 %"
 
@@ -679,13 +686,14 @@ def _as_text(case: Case, reports: Sequence[Report]) -> str:
         return f"{heading}; {reports[0].n_evaluators} evaluators\n\n{reports[0].describe()}"
     from dhmpi.tables import aligned, duration
 
+    digits = _digits(max(report.run.seconds for report in reports))
     rows = []
     for report in reports:
         content = report.content()
         rows.append(
             {
                 **{name: content[name] for name in ("evaluators", "finished", "best")},
-                "time": duration(content["seconds"]),
+                "time": duration(content["seconds"], digits),
                 **{
                     name: round(content[name], 4)
                     for name in ("utilisation", "waiting", "draining")

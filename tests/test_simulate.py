@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -129,6 +130,24 @@ def test_what_lasts_is_tried_elsewhere_too_and_counted_once():
     assert len(run.outcomes) == 20
     assert any(event.get("copy") for event in run.events)
     assert run.cancelled_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "last"),
+    [("0.01", r"0:00:00\.10\d"), ("1", r"0:00:10\.\d"), ("10", "0:01:40")],
+    ids=["brief", "short", "long"],
+)
+def test_the_rows_of_a_short_run_have_different_times(capsys, seconds, last):
+    _, out, _ = call(
+        capsys, "--search", "random", "--evaluators", 2, "--duration", f"constant:{seconds}", "--max-evals", 20,
+        "--latency", 0, "--dispatch", 0, *POLYNOME2,
+    )  # fmt: skip
+
+    lines = out.splitlines()
+    titles = next(i for i, line in enumerate(lines) if line.startswith("time "))
+    times = [line.split()[0] for line in lines[titles + 1 :][: simulate.N_ROWS]]
+    assert len(set(times)) == simulate.N_ROWS
+    assert re.fullmatch(last, times[-1])
 
 
 def test_several_sizes_are_compared(capsys):
