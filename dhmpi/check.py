@@ -61,12 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check a problem and its run function; return the exit code."""
     try:
         options = parser().parse_args(arguments)
-        from dhmpi.load import load_problem, load_run  # late: --help imports nothing that takes time
+        from dhmpi.load import load_problem  # late: --help imports nothing that takes time
 
         problem = load_problem(options.problem)
+        from dhmpi.evaluate.loading import load_prepared
         from dhmpi.mpi.teams import alone
 
-        run = alone(load_run(options.run))
+        run = alone(load_prepared(options.run, options.problem, with_comm=True))
         config = choose(problem, options.starting_point, options.random, options.changes)
     except DhmpiError as error:
         print(f"dhmpi.check: {error}", file=sys.stderr)

@@ -147,8 +147,7 @@ def _examine(options: Options, importer: _Importer) -> tuple[list[Finding], int]
         names += HEAVY_MODULES
     answers = examine.gather(comm, (importer.ask(names, IMPORTING), importer.started))
     findings.append(diagnosis.imports([answer for answer, _ in answers], [start for _, start in answers]))
-    deadline = job_deadline()
-    findings.append(diagnosis.job(job_id(), None if deadline is None else deadline - time.time()))
+    findings.append(_job())
     findings = comm.bcast(findings)  # clocks differ: all must end with the same exit code
     examine.calm(comm)
     return findings, rank
@@ -168,6 +167,14 @@ def _facts() -> Facts:
         python=sys.version.split()[0],
         version=__version__,
     )
+
+
+def _job() -> Finding:
+    try:
+        deadline = job_deadline()
+    except OptionError as error:
+        return Finding("job", Verdict.PROBLEM, str(error), "No search begins: the job script has to set or unset it.")
+    return diagnosis.job(job_id(), None if deadline is None else deadline - time.time())
 
 
 def _flavour(library: str) -> str:

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from dhmpi import platform, restarts
+from dhmpi.check import Parser
 from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, DhmpiError, OptionError
 from dhmpi.external import is_external
 from dhmpi.load import load_run
-from dhmpi.mpi.environment import TERMINAL_VARIABLE
+from dhmpi.mpi.environment import TERMINAL_VARIABLE, job_deadline
 from dhmpi.options import SearchOptions
 from dhmpi.restarts import Attempt, reachable, without_hosts
 from dhmpi.rundirectory import default_path
@@ -157,7 +158,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m dhmpi.launch",
         description="Start a search on several ranks, with what the mpiexec at hand needs.",
         usage="python -m dhmpi.launch -n RANKS [options] {" + ",".join(PROGRAMS) + "} ...",
@@ -181,24 +182,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the command and do nothing")
     parser.add_argument("program", choices=PROGRAMS, help="what to start; its own options follow")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    rest.required = False  # there may be none, and nobody is told that they are missing
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Launch; return the exit code of the launcher."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         if options.ranks < 1:
             raise OptionError(f"-n must be >= 1, got {options.ranks}")
         if options.restarts < 0:
             raise OptionError(f"--restarts must be >= 0, got {options.restarts}")
         if options.restarts and options.program == "doctor":
             raise OptionError("--restarts resumes a search, and the doctor is none: leave it out")
-        # What is wrong with the options is said here, before any rank starts.
+        # What is wrong with the options, or the environment, is said here, before any rank starts.
         search = importlib.import_module(f"dhmpi.{options.program}").PROGRAM.parse(options.arguments)
         if isinstance(search, SearchOptions) and is_external(search.run) and not search.wrapping:
             load_run(search.run)  # looks for the program, in a moment
+        job_deadline()
         launcher = find(options.mpiexec)
     except DhmpiError as error:
         print(f"dhmpi.launch: error: {error}", file=sys.stderr)
@@ -217,7 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
 
     if options.dry_run:
-        print(shlex.join(command(first)))
+        permission = [f"{name}={value}" for name, value in launcher.environment().items()]
+        print(shlex.join([*(["env", *permission] if permission else ()), *command(first)]))
         return 0
     environment = {**os.environ, **launcher.environment(), TERMINAL_VARIABLE: str(int(sys.stdout.isatty()))}
     job = _Job(environment)

@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from dhmpi.load import load_problem  # late, as all that imports ConfigSpace
 
             config = changed(load_problem(described["problem"]), config, options.changes)
-        from dhmpi.load import load_run
+        from dhmpi.evaluate.loading import load_prepared
         from dhmpi.mpi.teams import alone
 
-        run = alone(load_run(described["function"]))
+        run = alone(load_prepared(described["function"], described["problem"], with_comm=True))
     except DhmpiError as error:
         print(f"dhmpi.rerun: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 import uuid
 from importlib.machinery import PathFinder
@@ -187,8 +188,11 @@ def prepare(path: Path, resume: bool, run_id: str | None = None, inherit: bool =
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunDirectoryError(f"cannot make the run directory {path}: {error.strerror}") from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise RunDirectoryError(f"cannot write into the run directory {path}: permission denied")
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write into the run directory {path}: {error.strerror}") from error
     holds_run = any((path / "journal").glob("*.jsonl"))
     if inherit:
         write_json(path / "lock", _lock_content())

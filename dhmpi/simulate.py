@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import math
+import os
 import sys
 import tempfile
 import time
@@ -49,6 +51,7 @@ DISPATCH = 5e-5
 """Seconds of a message, and of the master for an evaluation: half the median of `benchmarks waiting`, and what 32 ranks
 need in `benchmarks dispatch`."""
 N_ROWS = 12
+A_MINUTE = 60.0
 SUFFIXES = (".png", ".svg", ".pdf")
 KEEPS_UP = 0.01
 """Part of their time that evaluators may wait for proposals, of a searcher that keeps up."""
@@ -131,6 +134,35 @@ class Objective:
         except (Exception, SystemExit) as error:
             self.failure = self.failure or f"{type(error).__name__}: {error}".splitlines()[0]
             return None
+
+
+class Unheard:
+    """A run function that is ready to be called, and of which nobody hears what it prints.
+
+    Parameters
+    ----------
+    name : str
+        As given to ``--run``.
+    problem : str
+        As given to ``--problem``.
+
+    Raises
+    ------
+    ProblemError
+        If it cannot be imported, or its preparation fails.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        from dhmpi.evaluate.loading import load_prepared
+        from dhmpi.evaluate.surroundings import printing_to
+
+        self._quietly = functools.partial(printing_to, Path(os.devnull).open("w", encoding="utf-8"))
+        with self._quietly():
+            self._run = load_prepared(name, problem, with_comm=True)
+
+    def __call__(self, config: Config) -> Any:
+        with self._quietly():
+            return self._run(config)
 
 
 @dataclass(frozen=True)
@@ -221,14 +253,15 @@ class Report:
 
         run, content = self.run, self.content()
         searcher, failed = content["searcher"], content["failed"]
-        shown = [{**row, "time": duration(row["time"])} for row in self.rows]
+        digits = _digits(run.seconds)
+        shown = [{**row, "time": duration(row["time"], digits)} for row in self.rows]
         columns = [name for name in ROW if name != "best" or self.trajectory]
         first = self.share(run.first_waiting_seconds)
         lines = [
             aligned(shown, columns),
             "",
-            f"{len(run.outcomes)} evaluations{f', {failed} of them failed,' * bool(failed)} in {duration(run.seconds)}"
-            f"; {run.reason}",
+            f"{len(run.outcomes)} evaluations{f', {failed} of them failed,' * bool(failed)} in "
+            f"{duration(run.seconds, digits)}; {run.reason}",
         ]
         if self.best is not None:
             lines.append(f"best objective {self.best:.8g}, after {self.trajectory[-1][0]} evaluations")
@@ -441,6 +474,11 @@ def _each(run: VirtualRun) -> float:
     return math.fsum(asked.seconds for asked in without) / n if n else 0.0
 
 
+def _digits(seconds: float) -> int:
+    """Return how many decimals tell the rows of a run apart that lasts so many seconds: none from a minute on."""
+    return max(1, math.ceil(-math.log10(seconds / N_ROWS))) if 0 < seconds < A_MINUTE else 0
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %" if share >= 5e-5 or not share else "< 0.01 %"
 
@@ -473,8 +511,8 @@ def parser() -> argparse.ArgumentParser:
         "cost: whether it keeps up is known in seconds, but not what it would find"
     ))  # fmt: skip
     add("--run", metavar="NAME", help=(
-        "function that is evaluated here, in this process; by default an objective is made up, which is enough to "
-        "learn whether the searcher keeps up"
+        "function that is evaluated here, in this process, without what it prints; by default an objective is made up, "
+        "which is enough to learn whether the searcher keeps up"
     ))  # fmt: skip
     add = result.add_argument_group("what things cost").add_argument
     add("--costs", default=None, metavar="FILE", help=(
@@ -530,12 +568,7 @@ def prepare(given: argparse.Namespace, rest: Sequence[str]) -> tuple[Case, list[
         costs = Costs([], "measured just now")
     elif given.costs != LIVE:
         costs = Costs.read(None if given.costs is None else Path(given.costs))
-    if given.run is None:
-        objective = Objective(made_up)
-    else:
-        from dhmpi.load import load_run
-
-        objective = Objective(load_run(given.run))
+    objective = Objective(made_up if given.run is None else Unheard(given.run, options.problem))
     return Case(
         program, options, drawn, costs, objective, given.latency, given.dispatch, stand_in=given.stand_in
     ), sizes
@@ -653,13 +686,14 @@ def _as_text(case: Case, reports: Sequence[Report]) -> str:
         return f"{heading}; {reports[0].n_evaluators} evaluators\n\n{reports[0].describe()}"
     from dhmpi.tables import aligned, duration
 
+    digits = _digits(max(report.run.seconds for report in reports))
     rows = []
     for report in reports:
         content = report.content()
         rows.append(
             {
                 **{name: content[name] for name in ("evaluators", "finished", "best")},
-                "time": duration(content["seconds"]),
+                "time": duration(content["seconds"], digits),
                 **{
                     name: round(content[name], 4)
                     for name in ("utilisation", "waiting", "draining")

@@ -148,6 +148,14 @@ def moment(t: float | None) -> str | None:
     return None if t is None or t <= 0 else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(t))
 
 
-def duration(seconds: float | None) -> str | None:
-    """Return seconds as H:MM:SS."""
-    return None if seconds is None else clock(max(0.0, seconds))
+def duration(seconds: float | None, digits: int = 0) -> str | None:
+    """Return seconds as H:MM:SS, perhaps with decimals.
+
+    >>> duration(3725.2), duration(59.96, digits=1)
+    ('1:02:05', '0:01:00.0')
+    """
+    if seconds is None:
+        return None
+    rounded = round(max(0.0, seconds), digits)
+    whole = math.floor(rounded)
+    return clock(whole) + f"{rounded - whole:.{digits}f}"[1:]

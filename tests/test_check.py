@@ -158,6 +158,52 @@ def test_bad_input_ends_with_2_and_one_sentence(checked, arguments, words):
     assert out == ""
 
 
+PREPARED = """
+state = {}
+
+def run(config):
+    return state["rate"] * 2
+
+def prepare():
+    from dhmpi import trial
+    state["rate"] = trial().problem.starting_points[0]["rate"]
+
+run.prepare = prepare
+"""
+
+
+def test_a_function_is_prepared_before_it_is_evaluated(study, checked, tmp_path):
+    problem, _ = study("return 0")
+    run = tmp_path / f"prepared_{tmp_path.name}.py"
+    run.write_text(PREPARED)
+
+    code, rows, _, err = checked([problem, str(run)])
+
+    assert (code, err) == (0, "")
+    assert rows["objective"] == ["1.0"]
+
+
+def test_a_function_that_cannot_be_prepared_is_refused_as_by_a_search(study, checked, tmp_path):
+    problem, _ = study("return 0")
+    run = tmp_path / f"unprepared_{tmp_path.name}.py"
+    run.write_text(PREPARED.replace("from dhmpi import trial", "raise OSError('the data are gone')"))
+
+    code, _, out, err = checked([problem, str(run)])
+
+    assert (code, out) == (2, "")
+    sentence = f"{run} cannot be prepared: the function raised OSError: the data are gone"
+    assert err.startswith(f"dhmpi.check: {sentence}\n")
+
+
+def test_who_interrupts_a_preparation_ends_the_check(study, checked, tmp_path):
+    problem, _ = study("return 0")
+    run = tmp_path / f"interrupted_{tmp_path.name}.py"
+    run.write_text(PREPARED.replace("from dhmpi import trial", "raise KeyboardInterrupt"))
+
+    with pytest.raises(KeyboardInterrupt):
+        checked([problem, str(run)])
+
+
 def test_help_imports_nothing_heavy():
     program = (
         "import sys\nfrom dhmpi.check import main\n"

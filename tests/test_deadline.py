@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from dhmpi.errors import OptionError
 from dhmpi.mpi.environment import DEADLINE_VARIABLES
 from dhmpi.options import AmbsOptions
 from dhmpi.roles.attendance import Attendance, RankSeconds
@@ -42,6 +43,23 @@ def test_a_job_that_ends_before_is_left_in_time(job):
 
 def test_a_time_limit_that_ends_before_the_job_counts(job):
     assert deadline(time_limit_minutes=5).left == pytest.approx(300, abs=5)
+
+
+@pytest.mark.parametrize("text", ["abc", "nan", "inf", "-inf", "", "12:30"])
+def test_a_deadline_that_is_no_time_is_refused(monkeypatch, text):
+    monkeypatch.setenv("DHMPI_DEADLINE", text)
+
+    with pytest.raises(OptionError) as refusal:
+        deadline()
+
+    assert str(refusal.value) == f"DHMPI_DEADLINE must be a time in seconds since the epoch, got {text!r}"
+
+
+@pytest.mark.parametrize("text", ["Unknown", "nan", ""])
+def test_a_scheduler_that_says_no_time_says_nothing(monkeypatch, text):
+    monkeypatch.setenv("SLURM_JOB_END_TIME", text)
+
+    assert deadline().left is None
 
 
 def test_nothing_is_started_in_a_tenth_of_the_time_at_most():

@@ -193,6 +193,15 @@ def test_the_end_of_the_job(job, left, verdict, words):
     assert (finding.verdict, words in finding.figure) == (verdict, True)
 
 
+def test_a_deadline_that_is_no_time_is_a_problem(monkeypatch):
+    monkeypatch.setenv("DHMPI_DEADLINE", "soon")
+
+    finding = doctor._job()
+
+    assert finding.verdict == "problem"
+    assert "DHMPI_DEADLINE must be a time in seconds since the epoch, got 'soon'" in finding.figure
+
+
 def test_every_finding_is_told_with_verdict_figure_and_meaning(capsys):
     findings = [
         Finding("cores", Verdict.WARNING, "0.5 cores a rank", "They take turns. " * 20),

@@ -68,8 +68,27 @@ def test_dry_run_prints_the_command(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("user", "start"),
+    [(0, "env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 {path} --with-ft"), (1000, "{path} --with-ft")],
+    ids=["root", "another user"],
+)
+def test_the_printed_command_gives_root_the_permission_that_launch_gives(tmp_path, capsys, monkeypatch, user, start):
+    path = fake(tmp_path, "mpiexec (Open MPI) 5.0.11")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+
+    launch.main(["-n", "8", "--mpiexec", path, "--dry-run", *AMBS])
+
+    assert capsys.readouterr().out.startswith(start.format(path=path))
+
+
+@pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        ([], "the following arguments are required: -n/--ranks, program (see --help)"),
+        (["-n", "2"], "the following arguments are required: program (see --help)"),
+        (["-n", "abc", *AMBS], "argument -n/--ranks: invalid int value: 'abc' (see --help)"),
+        (["-n", "2", "abms"], "argument program: invalid choice: 'abms'"),
+        (["-n", "2", "--rank", "ambs"], "unrecognized arguments: --rank (see --help)"),
         (["-n", "0", *AMBS], "-n must be >= 1, got 0"),
         (["-n", "2", *AMBS, "--kappa", "-1"], "--kappa must be >= 0"),
         (["-n", "2", "ambs"], "--problem is missing"),
@@ -79,7 +98,20 @@ def test_dry_run_prints_the_command(tmp_path, capsys):
 def test_what_makes_no_sense_is_refused_before_anything_starts(words, sentence, capsys):
     assert launch.main(words) == 2
 
-    assert sentence in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert err.startswith("dhmpi.launch: error: ")
+    assert err.count("\n") == 1
+
+
+def test_a_deadline_that_is_no_time_is_refused_before_anything_starts(monkeypatch, capsys):
+    monkeypatch.setenv("DHMPI_DEADLINE", "soon")
+
+    code = launch.main(["-n", "2", *AMBS])
+
+    out, err = capsys.readouterr()
+    sentence = "DHMPI_DEADLINE must be a time in seconds since the epoch, got 'soon'"
+    assert (code, out, err) == (2, "", f"dhmpi.launch: error: {sentence}\n")
 
 
 @pytest.fixture

@@ -224,6 +224,32 @@ def test_a_function_that_is_gone_is_refused(run, repeated):
     assert "there is no module 'no_such_module'" in err
 
 
+def test_a_function_is_prepared_before_it_is_repeated(run, repeated, tmp_path):
+    prepared = tmp_path / f"prepared_{tmp_path.name}.py"
+    prepared.write_text(
+        "from dhmpi import trial\nstate = {}\n"
+        "def run(config):\n    return state['n'] * config['x']\n"
+        "run.prepare = lambda: state.update(n=len(trial().problem.hyperparameter_names))\n"
+    )
+    path = run("return 0", [placed(0, {"x": 4}), finished(0, objective=4.0)], function=str(prepared))
+
+    code, _, out, err = repeated(path, "0")
+
+    assert (code, err) == (0, "")
+    assert "The objective is the same as in the run." in out
+
+
+def test_a_function_that_cannot_be_prepared_is_refused(run, repeated, tmp_path):
+    unprepared = tmp_path / f"unprepared_{tmp_path.name}.py"
+    unprepared.write_text("def run(config):\n    return 1\nrun.prepare = lambda: {}['data']\n")
+    path = run("return 0", [placed(0, {"x": 4})], function=str(unprepared))
+
+    code, _, out, err = repeated(path, "0")
+
+    assert (code, out) == (2, "")
+    assert err.startswith(f"dhmpi.rerun: {unprepared} cannot be prepared: the function raised KeyError: 'data'\n")
+
+
 def test_it_is_a_program(run):
     path = run("return config['x']", [placed(0, {"x": 4}), finished(0, objective=4.0)])
 

@@ -1,5 +1,6 @@
 """The run directory: fresh, resumed, locked, refused, discarded."""
 
+import errno
 import json
 import os
 import subprocess
@@ -127,6 +128,29 @@ def test_discard_keeps_an_earlier_run(tmp_path):
 def test_an_unwritable_place_is_refused():
     with pytest.raises(RunDirectoryError, match="cannot make the run directory /proc/"):
         prepare(Path("/proc/nothing/run"), resume=False)
+
+
+@pytest.mark.parametrize("reason", [errno.EROFS, errno.EACCES], ids=["read-only", "somebody else's"])
+def test_a_run_that_cannot_be_written_is_refused_with_the_reason(tmp_path, monkeypatch, reason):
+    first = prepare(tmp_path / "run", resume=False)
+    record(first)
+    first.release()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    really_open = os.open
+
+    def refused(path, flags, *rest, **names):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(reason, os.strerror(reason))
+        return really_open(path, flags, *rest, **names)
+
+    monkeypatch.setattr(os, "open", refused)
+
+    with pytest.raises(RunDirectoryError) as refusal:
+        prepare(tmp_path / "run", resume=True)
+
+    assert str(refusal.value) == f"cannot write into the run directory {tmp_path / 'run'}: {os.strerror(reason)}"
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_default_paths_differ():

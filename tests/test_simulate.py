@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -131,6 +132,24 @@ def test_what_lasts_is_tried_elsewhere_too_and_counted_once():
     assert run.cancelled_seconds > 0
 
 
+@pytest.mark.parametrize(
+    ("seconds", "last"),
+    [("0.01", r"0:00:00\.10\d"), ("1", r"0:00:10\.\d"), ("10", "0:01:40")],
+    ids=["brief", "short", "long"],
+)
+def test_the_rows_of_a_short_run_have_different_times(capsys, seconds, last):
+    _, out, _ = call(
+        capsys, "--search", "random", "--evaluators", 2, "--duration", f"constant:{seconds}", "--max-evals", 20,
+        "--latency", 0, "--dispatch", 0, *POLYNOME2,
+    )  # fmt: skip
+
+    lines = out.splitlines()
+    titles = next(i for i, line in enumerate(lines) if line.startswith("time "))
+    times = [line.split()[0] for line in lines[titles + 1 :][: simulate.N_ROWS]]
+    assert len(set(times)) == simulate.N_ROWS
+    assert re.fullmatch(last, times[-1])
+
+
 def test_several_sizes_are_compared(capsys):
     code, out, _ = call(
         capsys, "--search", "random", "--evaluators", "4,16", "--duration", "constant:60", "--max-evals", 64,
@@ -156,6 +175,50 @@ def test_it_is_drawn(capsys, tmp_path):
     assert code == 0
     assert "utilisation 1" in out
     assert "<svg" in path.read_text()
+
+
+@pytest.fixture
+def function(tmp_path):
+    """Return a function that writes a module with a run function, and returns the words of a short simulation of it."""
+
+    def write(source):
+        path = tmp_path / f"function_{tmp_path.name}.py"
+        path.write_text(source)
+        words = ("--search", "random", "--evaluators", 2, "--duration", "constant:1", "--max-evals", 3, *POLYNOME2)
+        return (*words, "--run", path)
+
+    return write
+
+
+def test_a_function_is_prepared_before_the_simulation(capsys, function):
+    words = function(
+        "from dhmpi import trial\nstate = {}\n"
+        "def run(config):\n    return state['n']\n"
+        "run.prepare = lambda: state.update(n=len(trial().problem.hyperparameter_names))\n"
+    )
+
+    (report,) = simulated(capsys, *words)["simulations"]
+
+    assert (report["failed"], report["best"]) == (0, 10.0)
+
+
+def test_what_a_function_prints_is_not_shown(capfd, function):
+    words = function(
+        "import os, sys\n"
+        "def say(n):\n"
+        "    print('heard')\n"
+        "    print('heard', file=sys.stderr)\n"
+        "    os.system('echo heard')\n"
+        "say(0)\n"
+        "def run(config):\n    say(1)\n    return 1\n"
+        "run.prepare = lambda: say(2)\n"
+    )
+
+    code, out, err = call(capfd, *words)
+
+    assert (code, err) == (0, "")
+    assert "best objective 1," in out
+    assert "heard" not in out
 
 
 # -- what is charged ---------------------------------------------------------------------------------------------------
@@ -358,6 +421,16 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(capsys, words, sentence):
     assert err.startswith("dhmpi.simulate: error: ")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+def test_a_function_that_cannot_be_prepared_is_refused(capsys, function):
+    words = function("def run(config):\n    return 1\nrun.prepare = lambda: {}['data']\n")
+
+    code, out, err = call(capsys, *words)
+
+    assert (code, out) == (2, "")
+    assert err.startswith("dhmpi.simulate: error: ")
+    assert "cannot be prepared: the function raised KeyError: 'data'\n" in err
 
 
 def test_a_simulation_needs_an_end(capsys):

@@ -38,7 +38,7 @@ def load_prepared(name: str, problem: str = "", with_comm: bool = False) -> Call
     context.enter(context.TrialContext(problem=problem))
     try:
         prepare()
-    except ProblemError:
+    except (ProblemError, KeyboardInterrupt):
         raise
     except BaseException as exception:  # of the user's: whatever it is, no evaluation could do without
         raise ProblemError(f"{name} cannot be prepared: {failure.describe(exception)}") from exception

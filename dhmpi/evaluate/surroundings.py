@@ -10,8 +10,9 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from dhmpi.evaluate.link import raised
 
@@ -64,11 +65,34 @@ class Surroundings:
 
     def flush(self) -> None:
         """Have everything that was printed leave the process."""
-        for stream in {sys.stdout, sys.stderr, *self._streams}:
-            with contextlib.suppress(Exception):  # of a stream that the user has put there, or closed
-                stream.flush()
-        if _libc is not None:
-            _libc.fflush(None)  # what C code printed
+        _flush(*self._streams)
+
+
+@contextlib.contextmanager
+def printing_to(stream: TextIO) -> Iterator[None]:
+    """Let what is printed within, by anybody in this process, go to a file."""
+    printed = [os.dup(fd) for fd in (1, 2)]
+    before = (sys.stdout, sys.stderr)
+    _flush()
+    try:
+        for fd in (1, 2):
+            os.dup2(stream.fileno(), fd)
+        sys.stdout = sys.stderr = stream
+        yield
+    finally:
+        _flush(*before)
+        for fd, earlier in zip((1, 2), printed):
+            os.dup2(earlier, fd)
+            os.close(earlier)
+        sys.stdout, sys.stderr = before
+
+
+def _flush(*streams: Any) -> None:
+    for stream in {sys.stdout, sys.stderr, *streams}:
+        with contextlib.suppress(Exception):  # of a stream that the user has put there, or closed
+            stream.flush()
+    if _libc is not None:
+        _libc.fflush(None)  # what C code printed
 
 
 def _stream(fd: int) -> io.TextIOWrapper:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+
+from dhmpi.errors import OptionError
 
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PALS_RANKID", "PMI_RANK", "ALPS_APP_PE")
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PALS_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -41,13 +44,20 @@ def job_id() -> str | None:
 
 
 def job_deadline() -> float | None:
-    """Return when the scheduler ends the job, in seconds since the epoch; None if nobody says."""
-    for name in DEADLINE_VARIABLES:
-        try:
-            return float(os.environ[name])
-        except (KeyError, ValueError):
-            continue
-    return None
+    """Return when the scheduler ends the job, in seconds since the epoch; None if nobody says.
+
+    Raises
+    ------
+    OptionError
+        If the variable that is ours to read holds no time.  A scheduler's own that holds none says nothing.
+    """
+    ours, *schedulers = DEADLINE_VARIABLES
+    if ours in os.environ:
+        at = _time(os.environ[ours])
+        if at is None:
+            raise OptionError(f"{ours} must be a time in seconds since the epoch, got {os.environ[ours]!r}")
+        return at
+    return next((at for name in schedulers if (at := _time(os.environ.get(name, ""))) is not None), None)
 
 
 def gpus() -> tuple[str, ...]:
@@ -74,6 +84,15 @@ def in_terminal() -> bool:
     if said is not None:
         return said == "1"
     return launcher_size() is None and sys.stdout.isatty()
+
+
+def _time(text: str) -> float | None:
+    """Return what a text says in seconds, None if that is no finite number."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def _number(names: tuple[str, ...]) -> int | None:

