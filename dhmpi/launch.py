@@ -23,7 +23,7 @@ from typing import Any
 
 from dhmpi import platform, restarts
 from dhmpi.check import Parser
-from dhmpi.errors import EXIT_BAD_INPUT, EXIT_LOST, DhmpiError, OptionError
+from dhmpi.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_LOST, DhmpiError, OptionError
 from dhmpi.external import is_external
 from dhmpi.load import load_run
 from dhmpi.mpi.environment import TERMINAL_VARIABLE, job_deadline
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = {**os.environ, **launcher.environment(), TERMINAL_VARIABLE: str(int(sys.stdout.isatty()))}
     job = _Job(environment)
     if not options.restarts:
-        return job.run(command(first))
+        return job.concluded(job.run(command(first)))
 
     def probe(hosts: Sequence[str]) -> list[str]:
         elsewhere = without_hosts(first.launcher_words)
@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         return reachable(commands, environment)
 
-    return restarts.run(
+    code = restarts.run(
         first,
         Path(search.log_dir or words[-1]),
         options.restarts,
@@ -245,6 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         None if launcher.flavour == "other" else launcher.host_words,
         lambda: job.interrupted,
     )
+    return job.concluded(code)
 
 
 class _Job:
@@ -253,10 +254,25 @@ class _Job:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
-        self.interrupted = False
-        """Whether somebody has asked for an end."""
+        self._signal: int | None = None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._forward)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody has asked for an end."""
+        return self._signal is not None
+
+    def concluded(self, code: int) -> int:
+        """Return the exit code for that of the launcher: some give 1 for ranks that they end after a signal."""
+        if self._signal not in (signal.SIGINT, signal.SIGTERM) or code in (0, EXIT_BAD_INPUT, EXIT_BUG):
+            return code
+        name = signal.Signals(self._signal).name
+        print(
+            f"dhmpi.launch: {name} has ended the job; a search goes on with --log-dir RUN_DIRECTORY --resume",
+            flush=True,
+        )
+        return 128 + self._signal
 
     def run(self, command: Sequence[str], ended: Callable[[], bool] | None = None) -> int:
         """Run the launcher, and once more if it gives up before it has started a rank; return its exit code.
@@ -304,7 +320,7 @@ class _Job:
             return 128 - code if code < 0 else code
 
     def _forward(self, number: int, frame: Any) -> None:
-        self.interrupted = True
+        self._signal = number
         # A terminal sends SIGINT to the launcher too.
         if number != signal.SIGINT and self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)

@@ -132,6 +132,24 @@ def job(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("sent", "given", "code"),
+    [
+        ("INT", 1, 130),
+        ("TERM", 1, 143),
+        ("TERM", 15, 143),
+        ("TERM", 0, 0),
+        ("TERM", 2, 2),
+        ("USR1", 0, 0),
+        ("USR1", 1, 1),
+    ],
+)
+def test_a_job_that_a_signal_ends_says_so_by_its_exit_code(job, capfd, sent, given, code):
+    assert job(f"trap '' TERM USR1; kill -{sent} $PPID; sleep 0.2; exit {given}") == code
+
+    assert (f"SIG{sent} has ended the job" in capfd.readouterr().out) == (code > 128)
+
+
+@pytest.mark.parametrize(
     ("fails", "expected", "launches"), [(1, 0, 2), (9, launch.GAVE_UP, launch.TRIES)], ids=["once", "always"]
 )
 def test_a_launcher_that_gives_up_at_once_is_started_again(job, tmp_path, capfd, fails, expected, launches):
