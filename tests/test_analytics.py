@@ -282,12 +282,71 @@ def test_runs_that_differ_in_a_number_are_of_one_kind(tmp_path):
     groups = trajectory.compare([load(tmp_path / n) for n in ("ambs_1", "ambs_2", "random_0123abcd")])
     rows = trajectory.table(groups)
 
-    assert [(group.name, len(group.studies)) for group in groups] == [("ambs", 2), ("random (ambs)", 1)]
+    assert [(group.name, len(group.studies)) for group in groups] == [("ambs", 2), ("random_0123abcd", 1)]
     assert np.isnan(groups[0].mean[0])
-    assert groups[0].mean[-1] == 2.0
-    assert groups[0].spread[-1] == pytest.approx(np.sqrt(2))
+    assert groups[0].mean[groups[0].last] == 2.0
+    assert groups[0].spread[groups[0].last] == pytest.approx(np.sqrt(2))
     assert rows[0]["reached"] == pytest.approx(4, abs=0.05)
     assert rows[1]["reached"] == pytest.approx(5, abs=0.05)
+
+
+@pytest.fixture
+def runs_of(tmp_path):
+    """Return a function that writes a run with an evaluation a second, and loads it."""
+
+    def make(name, *objectives):
+        events = [joined(2, 0)]
+        for i, objective in enumerate(objectives):
+            events += [placed(i, 2, i), finished(i, 2, i, i + 1, objective)]
+        Writer(tmp_path / name).begin(*events, ended(len(objectives)))
+        return load(tmp_path / name)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["r1", "s1", "s2"], ["r1", "s (ambs)"]),
+        (["11", "12", "21"], ["11", "12", "21"]),
+        (["ambs2_39de6ea2", "ambs2_0123abcd"], ["ambs2"]),
+        (["net_seed1", "net_seed2"], ["net (ambs)"]),
+    ],
+)
+def test_only_runs_that_differ_in_a_number_lose_their_names(runs_of, given, expected):
+    groups = trajectory.compare([runs_of(name, 1.0) for name in given])
+
+    assert [group.name for group in groups] == expected
+
+
+def test_single_runs_of_one_name_are_told_apart_by_their_paths(runs_of, tmp_path):
+    good, bad = runs_of("a/x1", 1.0), runs_of("b/x1", None)
+
+    groups = trajectory.compare([good, bad])
+
+    assert [group.name for group in groups] == [str(tmp_path / "a/x1"), str(tmp_path / "b/x1")]
+
+
+def test_a_run_without_any_success_has_a_row_that_says_what_it_lacks(runs_of):
+    studies = [runs_of("e5", None, None), runs_of("e6", 1.0, 2.0), runs_of("r1")]
+
+    rows = trajectory.table(trajectory.compare(studies))
+
+    assert [(row["runs"], row["n"], row["evaluations"], row["failed"]) for row in rows] == [
+        ("e5", 1, 2, 2), ("e6", 1, 2, 0), ("r1", 1, 0, 0),
+    ]  # fmt: skip
+    assert [row["best"] for row in rows] == [None, 2.0, None]
+    assert [(row["mean"], row["std"], row["reached"]) for row in rows[::2]] == [(None, None, None)] * 2
+
+
+def test_a_run_is_compared_until_its_last_evaluation(runs_of):
+    long, a_1, a_2 = runs_of("long", 1.0, 2.0, 3.0, 4.0), runs_of("a_1", 1.0), runs_of("a_2", 3.0, 5.0)
+
+    whole, pair = trajectory.compare([long, a_1, a_2], "evaluations")
+
+    assert whole.mean.tolist() == [1, 2, 3, 4]
+    np.testing.assert_equal(pair.mean, [2, 3, np.nan, np.nan])
+    assert pair.ends.tolist() == [1, 2]
 
 
 def test_runs_can_be_compared_by_evaluations(path):
@@ -576,6 +635,17 @@ def test_a_comparison_in_the_terminal(path, said):
 
     assert "ambs" in out
     assert content[0]["mean_best_so_far"] == [1, 1, 3, 3]
+
+
+def test_a_comparison_in_the_terminal_has_a_dash_for_what_is_not_there(runs_of, said):
+    good, bad = runs_of("r1", 1.0, 2.0), runs_of("e5", None)
+
+    _, out, _ = said("compare", bad.path, good.path)
+    _, content, _ = said("compare", bad.path, good.path, "--json")
+
+    row = next(line for line in out.splitlines() if "e5" in line)
+    assert row.replace("│", " ").split() == ["e5", "1", "1", "1", "-", "-", "-"]
+    assert (content[0]["best"], set(content[0]["mean_best_so_far"])) == (None, {None})
 
 
 def test_importance_in_the_terminal(many, said):

@@ -197,6 +197,21 @@ def test_several_runs_are_compared(tmp_path):
     assert page.figures[0] == "comparison"
     assert [group["n"] for group in page.data["comparison"]["time"]["groups"]] == [2, 1]
     assert page.figures.count("trajectory") == 3
+    assert "of several runs of one kind the mean" in page.text
+
+
+def test_runs_that_are_compared_keep_their_names_and_end_where_they_did(tmp_path):
+    Writer(tmp_path / "e5").begin(joined(2, 0), placed(0, 2, 0), finished(0, 2, 0, 1, None))
+
+    page = page_of(run_of(tmp_path / "r1", 40), run_of(tmp_path / "k9", 8), tmp_path / "e5")
+
+    drawn = page.data["comparison"]["time"]
+    short = drawn["groups"][1]
+    assert [group["name"] for group in drawn["groups"]] == ["r1", "k9"]
+    assert drawn["grid"][short["last"]] == 6.5
+    assert short["mean"][short["last"] + 1 :] == [None] * (len(drawn["grid"]) - short["last"] - 1)
+    assert "standard deviation" not in page.text.partition("Kinds of runs")[0]
+    assert "No evaluation of e5 has succeeded." in page.text
 
 
 def test_a_results_csv_has_a_report_too(path, tmp_path):

@@ -308,32 +308,41 @@ def _of(updates: Sequence[dict[str, Any]], name: str) -> np.ndarray:
 
 
 def comparison(groups: Sequence[Group], by: str) -> Figure:
-    """Draw the mean of the best so far of each group of runs, with a band of one standard deviation."""
+    """Draw the best so far of each run, and of groups of several the mean, with a band of one standard deviation.
+
+    A line ends with the last evaluation, that of a mean with the last of all runs.
+    """
+    drawn = [group for group in groups if group.succeeded]
+    hopeless = [group.name for group in groups if not group.succeeded]
     figure = _figure(9, 5)
     axes = figure.subplots()
     unit, word = _unit(float(groups[0].grid[-1])) if by == "time" else (1.0, "evaluations")
-    for i, group in enumerate(groups):
+    for i, group in enumerate(drawn):
         colour = CYCLE[i % len(CYCLE)]
         x = group.grid / unit
         n = len(group.studies)
         label = f"{group.name}, {n} run{'s' * (n > 1)}"
         axes.plot(
-            x, group.mean, color=colour, linewidth=2, linestyle=("-", "--", ":")[i // len(CYCLE) % 3], label=label
-        )
+            x, group.mean, color=colour, linewidth=2, linestyle=("-", "--", ":")[i // len(CYCLE) % 3], label=label,
+            marker="o", markersize=4, markevery=[group.last],
+        )  # fmt: skip
         if n > 1:
             axes.fill_between(
                 x, group.mean - group.spread, group.mean + group.spread, color=colour, alpha=0.18, linewidth=0
             )
-            for values in group.values:
-                axes.plot(x, values, color=colour, linewidth=0.6, alpha=0.5)
-    values = np.concatenate([group.mean[~np.isnan(group.mean)] for group in groups])
-    if len(values):
-        _limits(axes, values)
+            for values, end in zip(group.values, group.ends):
+                until = group.grid <= end
+                axes.plot(x[until], values[until], color=colour, linewidth=0.6, alpha=0.5)
+    _limits(axes, np.concatenate([group.mean[~np.isnan(group.mean)] for group in drawn]))
     axes.set_xlim(left=0)
     axes.set_xlabel(f"{word} since the start" if by == "time" else word)
     axes.set_ylabel("best objective so far")
     axes.legend(loc="lower right", framealpha=0.9, fontsize=8)
-    axes.set_title("mean over runs, with one standard deviation", fontsize=10, loc="left")
+    title = "best so far of each run"
+    if any(len(group.studies) > 1 for group in drawn):
+        title = "best so far; of several runs the mean, with one standard deviation"
+    title += f"; no evaluation of {', '.join(hopeless)} has succeeded" * bool(hopeless)
+    axes.set_title(title, fontsize=10, loc="left", wrap=True)
     _tidy(axes)
     return figure
 

@@ -666,14 +666,14 @@ function drawComparison(place, { comparison }) {
         for (const y of group.values) own.push({ kind: "line", cls: `${cls} thin`, x: grid, y });
       }
       const mean = { kind: "line", cls: `${cls} strong`, x: grid, y: group.mean, dash: ["", "7 4", "2 3"][Math.floor(i / 7) % 3] };
-      own.push(mean);
+      own.push(mean, { kind: "points", cls, x: [grid[group.last]], y: [group.mean[group.last]] });
       layers.push(...own);
       entries.push({ name: `${group.name} (${group.n} run${group.n > 1 ? "s" : ""})`, cls, mark: "stroke", layers: own });
     });
     const chart = new Chart(holder, {
       height: 380, layers, xUnit: unit.size, xDomain: [grid[0], Math.max(grid[grid.length - 1], grid[0] + 1e-9)], floor,
       xLabel: by === "time" ? `${unit.name} since the start` : "evaluations", yLabel: "best objective so far",
-      label: "Best objective so far of each kind of runs: mean, and one standard deviation.",
+      label: "Best objective so far of each run, and of several of one kind the mean and one standard deviation.",
       hover: (x) => {
         const i = Math.max(0, below(grid, x));
         return { x, lines: [`${short(x / unit.size, 4)} ${unit.name}`,

@@ -716,7 +716,7 @@ def _comparison(studies: Sequence[Study]) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = {}
     for by in trajectory.AXES:
-        groups = trajectory.compare(studies, by)
+        groups = [group for group in trajectory.compare(studies, by) if group.succeeded]
         means = np.concatenate([group.mean[~np.isnan(group.mean)] for group in groups])
         floor, _ = _floor(means)
         found[by] = {
@@ -724,9 +724,12 @@ def _comparison(studies: Sequence[Study]) -> dict[str, Any] | None:
             "floor": floor,
             "groups": [
                 {
-                    "name": group.name, "n": len(group.studies), "mean": _brief(group.mean, 7),
+                    "name": group.name, "n": len(group.studies), "mean": _brief(group.mean, 7), "last": group.last,
                     "low": _brief(group.mean - group.spread), "high": _brief(group.mean + group.spread),
-                    "values": [_brief(values) for values in group.values[:20]],
+                    "values": [
+                        _brief(np.where(group.grid <= end, values, np.nan))
+                        for values, end in zip(group.values[:20], group.ends)
+                    ],
                 }
                 for group in groups
             ],
@@ -753,11 +756,19 @@ def _comparison_html(studies: Sequence[Study]) -> str:
             ]
         )
     names = ("run", "search", "evaluations", "failed", "best", "evaluators", "% utilised", "seconds", "architectures")
-    kinds = trajectory.table(trajectory.compare(studies))
+    groups = trajectory.compare(studies)
+    kinds = trajectory.table(groups)
+    caption = "The best objective so far of each run, until its last evaluation."
+    if any(len(group.studies) > 1 for group in groups):
+        caption = (
+            "The best objective so far, until the last evaluation; of several runs of one kind the mean, with a band "
+            "of one standard deviation. Of one kind are runs whose names differ in a number at the end."
+        )
+    hopeless = [group.name for group in groups if not group.succeeded]
+    caption += f" No evaluation of {', '.join(hopeless)} has succeeded." * bool(hopeless)
     parts = [
         '<section id="comparison"><h2>Comparison</h2>',
-        _figure("comparison", "Mean over runs of one kind, with a band of one standard deviation; of one kind are "
-                "runs whose names differ in a number at the end."),
+        _figure("comparison", caption),
         _table("Kinds of runs; reached: seconds until the mean was as good as the worst kind's at the end",
                list(kinds[0]), [list(row.values()) for row in kinds]),
         _table("Runs", names, rows),
