@@ -74,7 +74,6 @@ def test_a_run_in_columns(path):
 
 
 def test_time_between_launches_does_not_count(path):
-    Writer(path).launch = 0
     writer = Writer(path)
     writer.launch = 0
     writer.begin(joined(2, 1001), placed(4, 2, 1001), finished(4, 2, 1001, 1004, 5.0), head=header(T0 + 1000))
@@ -84,6 +83,7 @@ def test_time_between_launches_does_not_count(path):
     assert study.seconds.tolist()[-2:] == [10.0, 14.0]
     assert study.usage().length == 14.0
     assert study.usage().boundaries == [10.0]
+    assert study.usage().sentence().startswith("67.9 % of evaluators' time in 2 launches went into evaluations")
 
 
 def test_a_trial_that_was_lost_ends_where_the_one_before_it_did(tmp_path):

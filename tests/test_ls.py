@@ -153,6 +153,20 @@ def test_workers_say_what_they_do(study, listed):
     assert (rows[2]["done"], rows[2]["failed"], rows[2]["mean_seconds"]) == (1, 0, 2.5)
 
 
+def test_a_resumed_run_took_the_time_of_its_launches_and_shows_the_workers_of_the_last(study, listed):
+    writer = Writer(study / "other/nets_2")
+    writer.launch = 0
+    writer.begin(joined(2, 101), placed(1, 2, 101), finished(1, 2, 101, 103, 1.0), ended(104), head=header(T0 + 100))
+
+    _, (run,), _ = listed("runs", "--name", "nets", "--json")
+    _, rows, _ = listed("workers", study / "other/nets_2")
+    _, others, _ = listed("workers", study / "default/poly_1")
+
+    assert run["time"] == 5 + 4
+    assert " ".join(rows[-1]) == "Workers, and what they have done, are those of the last launch: nets_2 has had 2."
+    assert len(others) == 5
+
+
 def test_worker_groups_of_agents_are_shown(tmp_path, listed):
     layout = {
         "hosts": ["a"] * 6, "master": 0, "searcher": None, "groups": [[2, 3], [4, 5]], "spare": [], "agents": [1],

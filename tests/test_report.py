@@ -214,6 +214,18 @@ def test_runs_that_are_compared_keep_their_names_and_end_where_they_did(tmp_path
     assert "No evaluation of e5 has succeeded." in page.text
 
 
+def test_a_resumed_run_took_the_time_of_its_launches(tmp_path):
+    writer = Writer(tmp_path / "a").begin(joined(2, 0), placed(0, 2, 0), finished(0, 2, 0, 5, 1.0), ended(8))
+    writer.begin(joined(2, 101), placed(1, 2, 101), finished(1, 2, 101, 103, 2.0), ended(104), head=header(T0 + 100))
+
+    content = report.page([load(tmp_path / "a"), load(run_of(tmp_path / "b", 20))])
+
+    row = next(line for line in content.splitlines() if '<a href="#run0">a</a></td>' in line)
+    assert "<b>0:00:12</b><span>of search" in content
+    assert "utilisation of evaluators in 2 launches" in content
+    assert '<td class="n" data-v="12.0">12</td>' in row
+
+
 def test_a_results_csv_has_a_report_too(path, tmp_path):
     from dhmpi.analytics import export
 

@@ -264,7 +264,9 @@ class _Report:
         said = [f"Read from {study.path}."]
         if usage is not None and study.run is not None:
             run = study.run
-            tiles.append(_tile(f"{100 * usage.utilisation:.1f} %", f"utilisation of {usage.n_evaluators:,} evaluators"))
+            n_launches = len(run.launches)
+            whose = f"{usage.n_evaluators:,} evaluators" if n_launches == 1 else f"evaluators in {n_launches} launches"
+            tiles.append(_tile(f"{100 * usage.utilisation:.1f} %", f"utilisation of {whose}"))
             tiles.append(_tile(duration(usage.length) or "", "of search (h:mm:ss)"))
             why = f": {run.history.last_stop}" if run.history.last_stop else ""
             ranks = ", ".join(f"{n} {role}" for role, n in usage.n_ranks.items())
@@ -751,7 +753,7 @@ def _comparison_html(studies: Sequence[Study]) -> str:
                 float(study.objective[best[0]]) if best else None,
                 None if usage is None else usage.n_evaluators,
                 None if usage is None else round(100 * usage.utilisation, 2),
-                float(study.seconds.max(initial=0.0)),
+                float(study.seconds.max(initial=0.0)) if usage is None else usage.length,
                 importance.n_architectures(study) if study.has_architectures else None,
             ]
         )
