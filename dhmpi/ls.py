@@ -19,9 +19,14 @@ from dhmpi.tables import add_formats, aligned, as_csv, as_json, duration, moment
 from dhmpi.trials import Status
 
 PROG = "python -m dhmpi.ls"
-DESCRIPTION = "List runs, evaluations of a run, or its workers, from the files of the runs; also while they go on."
+DESCRIPTION = (
+    "List runs, evaluations of a run, or its workers, from the files of the runs; also while they go on. Without one of"
+    " these words runs are listed, with the options of runs."
+)
 RUNS = Path("dhmpi-runs")
 WHAT = ("runs", "jobs", "workers")
+ABOUT = ("-h", "--help", "--version")
+OF_JOBS = ("--state", "--id", "--last", "--by-states", "--history")
 STATES = (UNFINISHED, *(status.value for status in Status))
 
 RUN_COLUMNS = ("run", "search", "state", "finished", "of", "running", "failed", "best", "evaluators", "began", "time")
@@ -87,8 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List; return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else list(arguments)
-        if not words or (words[0] not in WHAT and not words[0].startswith("-")):
-            words = ["runs", *words]  # a directory, or nothing at all
+        if not words or words[0] not in (*WHAT, *ABOUT):
+            words = ["runs", *words]  # a directory, options of runs, or nothing at all
+        misplaced = [word for word in words if word.partition("=")[0] in OF_JOBS and words[0] != "jobs"]
+        if misplaced:
+            raise OptionError(f"{misplaced[0]} is an option of {PROG} jobs, not of {words[0]}")
         options = parser().parse_args(words)
         content = {"runs": _list_runs, "jobs": _list_jobs, "workers": _list_workers}[options.what](options)
     except DhmpiError as error:

@@ -59,6 +59,18 @@ def test_a_directory_alone_means_its_runs(study, listed):
     assert [row["run"] for row in rows] == ["nets_2"]
 
 
+@pytest.mark.parametrize("words", [["--json"], ["--name", "nets", "--json"], ["--json", "dhmpi-runs/other"]])
+def test_options_alone_are_those_of_runs(study, listed, words):
+    code, rows, _ = listed(*words)
+
+    assert code == 0
+    assert [row["run"] for row in rows] == [row["run"] for row in listed("runs", *words)[1]]
+
+
+def test_runs_as_csv_without_a_word_for_what(study, listed):
+    assert [row["run"] for row in listed("--csv")[1]] == ["default/poly_1", "other/nets_2"]
+
+
 @pytest.mark.parametrize("filters", [["--name", "nets"], ["--workflow", "oth"], ["--wf-filter", "other"]])
 def test_runs_can_be_filtered(study, listed, filters):
     _, rows, _ = listed("runs", *filters, "--json")
@@ -210,7 +222,9 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(study, listed):
         (["jobs", ".", "--by-states", "--history"], "give one of them"),
         (["jobs", "."], "there is no run in or below ."),
         (["dogs"], "dogs holds no runs: there is no such directory"),
-        (["--json"], "required: {runs,jobs,workers}"),
+        (["--json"], "dhmpi-runs holds no runs: there is no such directory"),
+        (["--last", "1"], "--last is an option of python -m dhmpi.ls jobs, not of runs"),
+        (["runs", "--state=running"], "--state=running is an option of python -m dhmpi.ls jobs, not of runs"),
         (["jobs", "--json", "--csv"], "not allowed with"),
     ],
 )
