@@ -501,6 +501,12 @@ class Run:
         names = self.described.get("hyperparameters")
         return [str(name) for name in names] if isinstance(names, list) else []
 
+    @property
+    def logarithmic(self) -> list[str]:
+        """Names of those that are ranges on a logarithmic scale, as far as anybody says."""
+        names = self.described.get("logarithmic")
+        return [str(name) for name in names] if isinstance(names, list) else []
+
     def running(self) -> dict[int, tuple[int, float]]:
         """Return for each rank that evaluates the trial, and since when it must have been running."""
         if self.state not in ("running", "draining"):

@@ -393,6 +393,46 @@ def test_what_matters_is_found(many):
     assert next(column for column in found.columns if column.name == "rate").log
 
 
+@pytest.fixture
+def ranges(tmp_path):
+    """A run with integers on a logarithmic scale, of which the largest is 64 times the least, and few others."""
+    rng = np.random.default_rng(0)
+    events = [joined(2, 0)]
+    for i in range(80):
+        config = {"units": round(8 * 64 ** rng.uniform()), "batch": int(rng.choice([16, 32, 64])), "x": rng.uniform()}
+        objective = -abs(np.log2(config["units"] / 100)) + config["batch"] / 64 + config["x"]
+        events += [placed(i, 2, i, config), finished(i, 2, i, i + 1, objective)]
+    described = {"hyperparameters": ["units", "batch", "x"], "logarithmic": ["units"]}
+    return Writer(tmp_path / "ranges", **described).begin(*events, ended(80)).path
+
+
+def test_a_range_is_on_the_scale_that_the_problem_gives_it(ranges):
+    units, batch, x = importance.columns_of(load(ranges), range(80))
+
+    assert [column.log for column in (units, batch, x)] == [True, False, False]
+    assert units.places(np.array([64.0])) == pytest.approx(0.5, abs=0.02)
+
+
+def test_integers_are_shown_as_integers(ranges, said):
+    _, content, _ = said("importance", ranges, "--json")
+
+    units, batch = (
+        next(row for row in content["hyperparameters"] if row["hyperparameter"] == name) for name in ("units", "batch")
+    )
+    assert all(isinstance(point, int) for point in units["points"])
+    assert units["best_at"] == pytest.approx(100, abs=30)
+    assert batch["points"] == [16, 32, 64]
+
+
+def test_an_axis_has_a_mark_for_each_of_few_values_but_for_those_too_near(ranges):
+    units, batch, _ = importance.columns_of(load(ranges), range(80))
+    crowded = importance.Column("n", np.array([1.0, 2.0, 100.0]), least=1.0, whole=True)
+
+    assert batch.marks() == [(16.0, "16"), (32.0, "32"), (64.0, "64")]
+    assert crowded.marks() == [(1.0, "1"), (100.0, "100")]
+    assert [value for value, _ in units.marks()] == [8.0, 61.0, 468.0]
+
+
 def test_architectures_have_a_column_for_each_decision(tmp_path):
     rng = np.random.default_rng(1)
     events = [joined(2, 0)]

@@ -158,6 +158,25 @@ def test_importance_shows_how_the_objective_depends(path):
     assert {"a", "b"} <= set(said.split(" | "))
 
 
+def test_few_numbers_have_ticks_at_their_values(tmp_path):
+    rng = np.random.default_rng(0)
+    events = [joined(2, 0)]
+    for i in range(30):
+        config = {"batch": int(rng.choice([16, 32, 64])), "units": int(2 ** rng.uniform(3, 9))}
+        events += [placed(i, 2, i, config), finished(i, 2, i, i + 1, config["batch"] + config["units"])]
+    described = {"hyperparameters": ["batch", "units"], "logarithmic": ["units"]}
+    study = load(Writer(tmp_path, **described).begin(*events, ended(30)).path)
+    found = importance.measure(study)
+
+    panels = {axes.get_title(): axes for axes in plots.importance(found, "x").findobj(matplotlib.axes.Axes)}
+    said = words(plots.parallel(study, found)).split(" | ")
+
+    assert [label.get_text() for label in panels["batch"].get_xticklabels()] == ["16", "32", "64"]
+    assert panels["units"].get_xscale() == "log"
+    assert {"16", "32", "64"} <= set(said)
+    assert "40" not in said
+
+
 def test_configurations_are_lines_over_parallel_axes(path):
     study = load(path)
 

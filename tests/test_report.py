@@ -214,6 +214,22 @@ def test_runs_that_are_compared_keep_their_names_and_end_where_they_did(tmp_path
     assert "No evaluation of e5 has succeeded." in page.text
 
 
+def test_axes_of_few_numbers_have_ticks_at_their_values(tmp_path):
+    events = [joined(2, 0)]
+    for i in range(30):
+        config = {"batch": [16, 32, 64][i % 3], "units": [8, 11, 20, 64, 100, 190, 400, 512][i % 8]}
+        events += [placed(i, 2, i, config), finished(i, 2, i, i + 1, config["batch"] + config["units"])]
+    Writer(tmp_path, hyperparameters=["batch", "units"], logarithmic=["units"]).begin(*events, ended(30))
+
+    (run,) = page_of(tmp_path).data["runs"]
+
+    ticks = {axis["name"]: [tick["text"] for tick in axis["ticks"]] for axis in run["parallel"]["axes"]}
+    panels = {panel["name"]: panel for panel in run["importance"]["dependence"]}
+    assert ticks == {"batch": ["16", "32", "64"], "units": ["8", "64", "512"]}
+    assert panels["batch"]["marks"] == [[16, "16"], [32, "32"], [64, "64"]]
+    assert (panels["units"]["marks"], panels["units"]["log"]) == (None, True)
+
+
 def test_a_resumed_run_took_the_time_of_its_launches(tmp_path):
     writer = Writer(tmp_path / "a").begin(joined(2, 0), placed(0, 2, 0), finished(0, 2, 0, 5, 1.0), ended(8))
     writer.begin(joined(2, 101), placed(1, 2, 101), finished(1, 2, 101, 103, 2.0), ended(104), head=header(T0 + 100))

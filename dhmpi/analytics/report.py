@@ -658,9 +658,13 @@ def _dependence(found: importance.Importance) -> list[dict[str, Any]]:
     panels = []
     for column, (points, values) in list(zip(found.columns, found.dependence))[:MOST_DEPENDENCES]:
         shown = [text(importance.shown(column, point)) for point in points] if column.categories else None
+        marks = column.marks() if column.few and not column.categories else None
         panels.append(
-            {"name": column.name, "x": _brief(points), "y": _brief(values), "categories": shown, "log": column.log}
-        )
+            {
+                "name": column.name, "x": _brief(points), "y": _brief(values), "categories": shown, "log": column.log,
+                "marks": marks,
+            }
+        )  # fmt: skip
     return panels
 
 
@@ -686,11 +690,8 @@ def _parallel(study: Study, found: importance.Importance) -> dict[str, Any]:
 
 def _height(column: importance.Column) -> np.ndarray:
     """Return where lines cross an axis: between 0 and 1, below where the hyperparameter was inactive."""
-    scale = np.log if column.log else np.asarray
     inactive = column.values < column.least
-    low, high = scale(column.active[0]), scale(column.active[-1])
-    values = scale(np.where(inactive, column.active[0], column.values))
-    height = np.where(inactive, INACTIVE_HEIGHT, (values - low) / (high - low) if high > low else 0.5)
+    height = np.where(inactive, INACTIVE_HEIGHT, column.places(np.where(inactive, column.active[0], column.values)))
     if column.categories:  # lines that would all run through one point are spread a little
         height = height + np.random.default_rng(0).uniform(-0.012, 0.012, len(height))
     return height
@@ -705,8 +706,8 @@ def _axis_ticks(column: importance.Column) -> list[dict[str, Any]]:
             words = text(column.categories[int(value)])
             marks.append(((value - active[0]) / span if span else 0.5, words if len(words) <= 24 else f"{words[:23]}…"))
     else:
-        middle = math.sqrt(active[0] * active[-1]) if column.log else (active[0] + active[-1]) / 2
-        marks += [(at, f"{value:.3g}") for at, value in ((0.0, active[0]), (0.5, middle), (1.0, active[-1]))]
+        values, labels = zip(*column.marks())
+        marks += zip(column.places(np.array(values)), labels)
     return [{"at": float(at), "text": words} for at, words in marks]
 
 

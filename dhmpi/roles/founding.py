@@ -102,6 +102,7 @@ class Founding:
                 "function": options.run,
                 "fingerprint": info.fingerprint,
                 "hyperparameters": list(info.hyperparameters),
+                "logarithmic": list(info.logarithmic),
                 "run_source": source,
                 "seed": self.seed,
                 "start": before.get("start", now),
