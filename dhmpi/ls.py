@@ -19,9 +19,14 @@ from dhmpi.tables import add_formats, aligned, as_csv, as_json, duration, moment
 from dhmpi.trials import Status
 
 PROG = "python -m dhmpi.ls"
-DESCRIPTION = "List runs, evaluations of a run, or its workers, from the files of the runs; also while they go on."
+DESCRIPTION = (
+    "List runs, evaluations of a run, or its workers, from the files of the runs; also while they go on. Without one of"
+    " these words runs are listed, with the options of runs."
+)
 RUNS = Path("dhmpi-runs")
 WHAT = ("runs", "jobs", "workers")
+ABOUT = ("-h", "--help", "--version")
+OF_JOBS = ("--state", "--id", "--last", "--by-states", "--history")
 STATES = (UNFINISHED, *(status.value for status in Status))
 
 RUN_COLUMNS = ("run", "search", "state", "finished", "of", "running", "failed", "best", "evaluators", "began", "time")
@@ -59,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     part.add_argument("--history", action="store_true", help="everything that has happened to each")
     add_formats(part)
 
-    part = what.add_parser("workers", help="who is on which rank of a run, and what it does")
+    part = what.add_parser("workers", help="who is on which rank of a run, and what it does and did in the last launch")
     _add_path(part)
     _add_filters(part)
     add_formats(part)
@@ -87,8 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List; return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else list(arguments)
-        if not words or (words[0] not in WHAT and not words[0].startswith("-")):
-            words = ["runs", *words]  # a directory, or nothing at all
+        if not words or words[0] not in (*WHAT, *ABOUT):
+            words = ["runs", *words]  # a directory, options of runs, or nothing at all
+        misplaced = [word for word in words if word.partition("=")[0] in OF_JOBS and words[0] != "jobs"]
+        if misplaced:
+            raise OptionError(f"{misplaced[0]} is an option of {PROG} jobs, not of {words[0]}")
         options = parser().parse_args(words)
         content = {"runs": _list_runs, "jobs": _list_jobs, "workers": _list_workers}[options.what](options)
     except DhmpiError as error:
@@ -136,7 +144,7 @@ def _run_row(run: Run, below: Path) -> dict[str, Any]:
         "best": None if best is None else best.objective,
         "evaluators": run.n_evaluators(),
         "began": run.first or None,
-        "time": run.now - run.first if run.first else None,
+        "time": run.seconds if run.first else None,
         "problem": run.described.get("problem") or run.options.get("problem"),
         "reason": run.history.last_stop or None,
         "workflow": run.workflow,
@@ -332,11 +340,8 @@ def _detail(event: dict[str, Any]) -> str:
 
 
 def _list_workers(options: argparse.Namespace) -> str:
-    selected = list(_selected(options))
-    rows = []
-    for run in selected:
-        if (options.name or "") in run.name:
-            rows += [{"run": run.name, **row} for row in worker_rows(run)]
+    selected = [run for run in _selected(options) if (options.name or "") in run.name]
+    rows = [{"run": run.name, **row} for run in selected for row in worker_rows(run)]
     if options.json:
         return as_json(rows)
     columns = [*(["run"] if len(selected) > 1 else []), *WORKER_COLUMNS]
@@ -344,7 +349,13 @@ def _list_workers(options: argparse.Namespace) -> str:
         return as_csv(rows, columns)
     for row in rows:
         row["for"] = duration(row["for"])
-    return aligned(rows, _used(rows, columns), terminal_width(sys.stdout)) if rows else "No workers."
+    if not rows:
+        return "No workers."
+    content = aligned(rows, _used(rows, columns), terminal_width(sys.stdout))
+    resumed = [f"{run.name} has had {len(run.launches)}" for run in selected if len(run.launches) > 1]
+    if resumed:
+        content += f"\nWorkers, and what they have done, are those of the last launch: {', '.join(resumed)}."
+    return content
 
 
 def worker_rows(run: Run) -> list[dict[str, Any]]:

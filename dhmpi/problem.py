@@ -211,6 +211,11 @@ class HpProblem:
         """Names of the entries of a configuration as the function gets it, which are columns of results.csv."""
         return self.hyperparameter_names
 
+    @property
+    def logarithmic(self) -> list[str]:
+        """Names of those columns that are ranges on a logarithmic scale."""
+        return [name for name in self.columns if name in self.space and getattr(self.space[name], "log", False)]
+
     def to_config(self, values: Mapping[str, Any]) -> Config:
         """Return the configuration that the function gets for values of the hyperparameters of `space`."""
         return dict(values)

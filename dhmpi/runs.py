@@ -465,6 +465,16 @@ class Run:
         """When the last launch began."""
         return self.timeline.began
 
+    def lengths(self) -> list[float]:
+        """Return how many seconds each launch took; the last until now, if it goes on."""
+        now = self.now
+        return [max(0.0, (now if one.ended is None else one.ended) - one.began) for one in self.launches]
+
+    @property
+    def seconds(self) -> float:
+        """How long the run ran in all launches, without the time between them."""
+        return sum(self.lengths())
+
     @property
     def n_finished(self) -> int:
         return len(self.history.finished)
@@ -489,6 +499,12 @@ class Run:
     def hyperparameters(self) -> list[str]:
         """Names of the columns of a configuration."""
         names = self.described.get("hyperparameters")
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+    @property
+    def logarithmic(self) -> list[str]:
+        """Names of those that are ranges on a logarithmic scale, as far as anybody says."""
+        names = self.described.get("logarithmic")
         return [str(name) for name in names] if isinstance(names, list) else []
 
     def running(self) -> dict[int, tuple[int, float]]:

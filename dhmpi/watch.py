@@ -145,9 +145,8 @@ class Frame:
         problem = run.described.get("problem") or run.options.get("problem") or "unknown problem"
         times = [f"began {moment(run.first) or 'not yet'}"]
         if run.first:
-            times.append(f"{'running' if run.live else 'ran'} for {duration(self.now - run.began)}")
-        if len(run.launches) > 1:
-            times.append(f"launch {len(run.launches)}")
+            launches = f" in {len(run.launches)} launches" if len(run.launches) > 1 else ""
+            times.append(f"{'running' if run.live else 'ran'} for {duration(run.seconds)}{launches}")
         deadline = run.deadline()
         if run.live and deadline is not None:
             times.append(f"time limit in {duration(deadline - self.now)}")
@@ -195,7 +194,8 @@ class Frame:
             Panel(_lines(best), title="best so far, over evaluations", title_align="left", width=width - side)
         )
         busy = self._busy_curve(inner, lower)
-        curves.add_row(Panel(_lines(busy), title="utilisation, over time", title_align="left", width=width - side))
+        title = "utilisation, over time" + " in the last launch" * (len(self.run.launches) > 1)
+        curves.add_row(Panel(_lines(busy), title=title, title_align="left", width=width - side))
         tables = Table.grid(expand=False)
         n_left = min(len(left), max(1, height - 4 - min(len(right), 6)))
         tables.add_row(Panel(_lines(left[:n_left]), title="evaluations", title_align="left", width=side))
@@ -272,7 +272,8 @@ class Frame:
         """Return evaluations that finish in a second, of late; of a run that is over, on the whole."""
         recent, run = self.run.recent, self.run
         if not run.live:
-            return run.n_new / (self.now - run.began) if self.now > run.began else 0.0
+            seconds = run.seconds
+            return run.n_finished / seconds if seconds else 0.0
         if len(recent) < 2 or not self.run.n_new:
             return 0.0
         n = min(len(recent), self.run.n_new)

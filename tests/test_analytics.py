@@ -74,7 +74,6 @@ def test_a_run_in_columns(path):
 
 
 def test_time_between_launches_does_not_count(path):
-    Writer(path).launch = 0
     writer = Writer(path)
     writer.launch = 0
     writer.begin(joined(2, 1001), placed(4, 2, 1001), finished(4, 2, 1001, 1004, 5.0), head=header(T0 + 1000))
@@ -84,6 +83,7 @@ def test_time_between_launches_does_not_count(path):
     assert study.seconds.tolist()[-2:] == [10.0, 14.0]
     assert study.usage().length == 14.0
     assert study.usage().boundaries == [10.0]
+    assert study.usage().sentence().startswith("67.9 % of evaluators' time in 2 launches went into evaluations")
 
 
 def test_a_trial_that_was_lost_ends_where_the_one_before_it_did(tmp_path):
@@ -282,12 +282,71 @@ def test_runs_that_differ_in_a_number_are_of_one_kind(tmp_path):
     groups = trajectory.compare([load(tmp_path / n) for n in ("ambs_1", "ambs_2", "random_0123abcd")])
     rows = trajectory.table(groups)
 
-    assert [(group.name, len(group.studies)) for group in groups] == [("ambs", 2), ("random (ambs)", 1)]
+    assert [(group.name, len(group.studies)) for group in groups] == [("ambs", 2), ("random_0123abcd", 1)]
     assert np.isnan(groups[0].mean[0])
-    assert groups[0].mean[-1] == 2.0
-    assert groups[0].spread[-1] == pytest.approx(np.sqrt(2))
+    assert groups[0].mean[groups[0].last] == 2.0
+    assert groups[0].spread[groups[0].last] == pytest.approx(np.sqrt(2))
     assert rows[0]["reached"] == pytest.approx(4, abs=0.05)
     assert rows[1]["reached"] == pytest.approx(5, abs=0.05)
+
+
+@pytest.fixture
+def runs_of(tmp_path):
+    """Return a function that writes a run with an evaluation a second, and loads it."""
+
+    def make(name, *objectives):
+        events = [joined(2, 0)]
+        for i, objective in enumerate(objectives):
+            events += [placed(i, 2, i), finished(i, 2, i, i + 1, objective)]
+        Writer(tmp_path / name).begin(*events, ended(len(objectives)))
+        return load(tmp_path / name)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["r1", "s1", "s2"], ["r1", "s (ambs)"]),
+        (["11", "12", "21"], ["11", "12", "21"]),
+        (["ambs2_39de6ea2", "ambs2_0123abcd"], ["ambs2"]),
+        (["net_seed1", "net_seed2"], ["net (ambs)"]),
+    ],
+)
+def test_only_runs_that_differ_in_a_number_lose_their_names(runs_of, given, expected):
+    groups = trajectory.compare([runs_of(name, 1.0) for name in given])
+
+    assert [group.name for group in groups] == expected
+
+
+def test_single_runs_of_one_name_are_told_apart_by_their_paths(runs_of, tmp_path):
+    good, bad = runs_of("a/x1", 1.0), runs_of("b/x1", None)
+
+    groups = trajectory.compare([good, bad])
+
+    assert [group.name for group in groups] == [str(tmp_path / "a/x1"), str(tmp_path / "b/x1")]
+
+
+def test_a_run_without_any_success_has_a_row_that_says_what_it_lacks(runs_of):
+    studies = [runs_of("e5", None, None), runs_of("e6", 1.0, 2.0), runs_of("r1")]
+
+    rows = trajectory.table(trajectory.compare(studies))
+
+    assert [(row["runs"], row["n"], row["evaluations"], row["failed"]) for row in rows] == [
+        ("e5", 1, 2, 2), ("e6", 1, 2, 0), ("r1", 1, 0, 0),
+    ]  # fmt: skip
+    assert [row["best"] for row in rows] == [None, 2.0, None]
+    assert [(row["mean"], row["std"], row["reached"]) for row in rows[::2]] == [(None, None, None)] * 2
+
+
+def test_a_run_is_compared_until_its_last_evaluation(runs_of):
+    long, a_1, a_2 = runs_of("long", 1.0, 2.0, 3.0, 4.0), runs_of("a_1", 1.0), runs_of("a_2", 3.0, 5.0)
+
+    whole, pair = trajectory.compare([long, a_1, a_2], "evaluations")
+
+    assert whole.mean.tolist() == [1, 2, 3, 4]
+    np.testing.assert_equal(pair.mean, [2, 3, np.nan, np.nan])
+    assert pair.ends.tolist() == [1, 2]
 
 
 def test_runs_can_be_compared_by_evaluations(path):
@@ -332,6 +391,46 @@ def test_what_matters_is_found(many):
     assert rows["x"]["effect"] == pytest.approx(10, rel=0.3)
     assert (rows["k"]["best_at"], rows["k"]["worst_at"]) in (("b", "inactive"), ("b", "a"))
     assert next(column for column in found.columns if column.name == "rate").log
+
+
+@pytest.fixture
+def ranges(tmp_path):
+    """A run with integers on a logarithmic scale, of which the largest is 64 times the least, and few others."""
+    rng = np.random.default_rng(0)
+    events = [joined(2, 0)]
+    for i in range(80):
+        config = {"units": round(8 * 64 ** rng.uniform()), "batch": int(rng.choice([16, 32, 64])), "x": rng.uniform()}
+        objective = -abs(np.log2(config["units"] / 100)) + config["batch"] / 64 + config["x"]
+        events += [placed(i, 2, i, config), finished(i, 2, i, i + 1, objective)]
+    described = {"hyperparameters": ["units", "batch", "x"], "logarithmic": ["units"]}
+    return Writer(tmp_path / "ranges", **described).begin(*events, ended(80)).path
+
+
+def test_a_range_is_on_the_scale_that_the_problem_gives_it(ranges):
+    units, batch, x = importance.columns_of(load(ranges), range(80))
+
+    assert [column.log for column in (units, batch, x)] == [True, False, False]
+    assert units.places(np.array([64.0])) == pytest.approx(0.5, abs=0.02)
+
+
+def test_integers_are_shown_as_integers(ranges, said):
+    _, content, _ = said("importance", ranges, "--json")
+
+    units, batch = (
+        next(row for row in content["hyperparameters"] if row["hyperparameter"] == name) for name in ("units", "batch")
+    )
+    assert all(isinstance(point, int) for point in units["points"])
+    assert units["best_at"] == pytest.approx(100, abs=30)
+    assert batch["points"] == [16, 32, 64]
+
+
+def test_an_axis_has_a_mark_for_each_of_few_values_but_for_those_too_near(ranges):
+    units, batch, _ = importance.columns_of(load(ranges), range(80))
+    crowded = importance.Column("n", np.array([1.0, 2.0, 100.0]), least=1.0, whole=True)
+
+    assert batch.marks() == [(16.0, "16"), (32.0, "32"), (64.0, "64")]
+    assert crowded.marks() == [(1.0, "1"), (100.0, "100")]
+    assert [value for value, _ in units.marks()] == [8.0, 61.0, 468.0]
 
 
 def test_architectures_have_a_column_for_each_decision(tmp_path):
@@ -576,6 +675,17 @@ def test_a_comparison_in_the_terminal(path, said):
 
     assert "ambs" in out
     assert content[0]["mean_best_so_far"] == [1, 1, 3, 3]
+
+
+def test_a_comparison_in_the_terminal_has_a_dash_for_what_is_not_there(runs_of, said):
+    good, bad = runs_of("r1", 1.0, 2.0), runs_of("e5", None)
+
+    _, out, _ = said("compare", bad.path, good.path)
+    _, content, _ = said("compare", bad.path, good.path, "--json")
+
+    row = next(line for line in out.splitlines() if "e5" in line)
+    assert row.replace("│", " ").split() == ["e5", "1", "1", "1", "-", "-", "-"]
+    assert (content[0]["best"], set(content[0]["mean_best_so_far"])) == (None, {None})
 
 
 def test_importance_in_the_terminal(many, said):

@@ -130,6 +130,22 @@ def test_a_comparison_has_a_line_and_a_band_for_each_kind(tmp_path):
     assert "a (ambs), 2 runs" in said
     assert "b (ambs), 2 runs" in said
     assert len(figure.axes[0].collections) == 2
+    assert "of several runs the mean, with one standard deviation" in said
+
+
+def test_a_comparison_of_single_runs_speaks_of_no_mean_and_ends_each_line_where_the_run_did(tmp_path):
+    studies = [load(run_of(tmp_path / name, n)) for name, n in (("long1", 40), ("short1", 10))]
+    hopeless = Writer(tmp_path / "e5").begin(joined(2, 0), placed(0, 2, 0), finished(0, 2, 0, 1, None))
+
+    figure = plots.comparison(trajectory.compare([*studies, load(hopeless.path)]), "time")
+
+    said = words(figure)
+    assert "standard deviation" not in said
+    assert "no evaluation of e5 has succeeded" in said
+    assert "short1, 1 run" in said
+    for line, study in zip(figure.axes[0].lines, studies, strict=True):
+        shown = line.get_xdata()[~np.isnan(line.get_ydata())]
+        assert shown[-1] == study.seconds.max()
 
 
 def test_importance_shows_how_the_objective_depends(path):
@@ -140,6 +156,25 @@ def test_importance_shows_how_the_objective_depends(path):
     assert "permutation importance, from 54 evaluations" in said
     assert "x" in said.split(" | ")
     assert {"a", "b"} <= set(said.split(" | "))
+
+
+def test_few_numbers_have_ticks_at_their_values(tmp_path):
+    rng = np.random.default_rng(0)
+    events = [joined(2, 0)]
+    for i in range(30):
+        config = {"batch": int(rng.choice([16, 32, 64])), "units": int(2 ** rng.uniform(3, 9))}
+        events += [placed(i, 2, i, config), finished(i, 2, i, i + 1, config["batch"] + config["units"])]
+    described = {"hyperparameters": ["batch", "units"], "logarithmic": ["units"]}
+    study = load(Writer(tmp_path, **described).begin(*events, ended(30)).path)
+    found = importance.measure(study)
+
+    panels = {axes.get_title(): axes for axes in plots.importance(found, "x").findobj(matplotlib.axes.Axes)}
+    said = words(plots.parallel(study, found)).split(" | ")
+
+    assert [label.get_text() for label in panels["batch"].get_xticklabels()] == ["16", "32", "64"]
+    assert panels["units"].get_xscale() == "log"
+    assert {"16", "32", "64"} <= set(said)
+    assert "40" not in said
 
 
 def test_configurations_are_lines_over_parallel_axes(path):

@@ -59,6 +59,18 @@ def test_a_directory_alone_means_its_runs(study, listed):
     assert [row["run"] for row in rows] == ["nets_2"]
 
 
+@pytest.mark.parametrize("words", [["--json"], ["--name", "nets", "--json"], ["--json", "dhmpi-runs/other"]])
+def test_options_alone_are_those_of_runs(study, listed, words):
+    code, rows, _ = listed(*words)
+
+    assert code == 0
+    assert [row["run"] for row in rows] == [row["run"] for row in listed("runs", *words)[1]]
+
+
+def test_runs_as_csv_without_a_word_for_what(study, listed):
+    assert [row["run"] for row in listed("--csv")[1]] == ["default/poly_1", "other/nets_2"]
+
+
 @pytest.mark.parametrize("filters", [["--name", "nets"], ["--workflow", "oth"], ["--wf-filter", "other"]])
 def test_runs_can_be_filtered(study, listed, filters):
     _, rows, _ = listed("runs", *filters, "--json")
@@ -153,6 +165,20 @@ def test_workers_say_what_they_do(study, listed):
     assert (rows[2]["done"], rows[2]["failed"], rows[2]["mean_seconds"]) == (1, 0, 2.5)
 
 
+def test_a_resumed_run_took_the_time_of_its_launches_and_shows_the_workers_of_the_last(study, listed):
+    writer = Writer(study / "other/nets_2")
+    writer.launch = 0
+    writer.begin(joined(2, 101), placed(1, 2, 101), finished(1, 2, 101, 103, 1.0), ended(104), head=header(T0 + 100))
+
+    _, (run,), _ = listed("runs", "--name", "nets", "--json")
+    _, rows, _ = listed("workers", study / "other/nets_2")
+    _, others, _ = listed("workers", study / "default/poly_1")
+
+    assert run["time"] == 5 + 4
+    assert " ".join(rows[-1]) == "Workers, and what they have done, are those of the last launch: nets_2 has had 2."
+    assert len(others) == 5
+
+
 def test_worker_groups_of_agents_are_shown(tmp_path, listed):
     layout = {
         "hosts": ["a"] * 6, "master": 0, "searcher": None, "groups": [[2, 3], [4, 5]], "spare": [], "agents": [1],
@@ -196,7 +222,9 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(study, listed):
         (["jobs", ".", "--by-states", "--history"], "give one of them"),
         (["jobs", "."], "there is no run in or below ."),
         (["dogs"], "dogs holds no runs: there is no such directory"),
-        (["--json"], "required: {runs,jobs,workers}"),
+        (["--json"], "dhmpi-runs holds no runs: there is no such directory"),
+        (["--last", "1"], "--last is an option of python -m dhmpi.ls jobs, not of runs"),
+        (["runs", "--state=running"], "--state=running is an option of python -m dhmpi.ls jobs, not of runs"),
         (["jobs", "--json", "--csv"], "not allowed with"),
     ],
 )

@@ -1,5 +1,6 @@
 """The master, without MPI: what an heir makes of what the searcher says."""
 
+import json
 from dataclasses import dataclass, field
 
 import pytest
@@ -88,6 +89,15 @@ def test_an_heir_tells_the_searcher_what_it_has_missed(heir, info):
     assert [sorted(n.started) for n in news if n.started] == [[10, 11, 12]]
     assert [list(n.dropped) for n in news if n.dropped] == [[14]]
     assert heir._dispatcher.n_ahead == 1
+
+
+def test_a_run_is_described_with_the_scales_of_its_hyperparameters(heir, tmp_path):
+    info = INFO._replace(logarithmic=("x",))
+
+    heir._founding.describe(info, heir._world, 0.0)
+
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (described["hyperparameters"], described["logarithmic"]) == (["x"], ["x"])
 
 
 def test_an_heir_of_master_and_searcher_has_something_ahead_before_there_is_a_search(tmp_path):

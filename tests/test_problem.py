@@ -43,6 +43,10 @@ def test_base_problem_is_another_name():
     assert BaseProblem is HpProblem
 
 
+def test_ranges_on_a_logarithmic_scale_are_known():
+    assert svm_or_forest().logarithmic == ["gamma"]
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "expected"),
     [

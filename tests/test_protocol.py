@@ -27,7 +27,7 @@ PAYLOADS = [
     (Tag.NEWS, protocol.News(n_wanted=5, added=[(-1, {"x": 1})], max_evals=9)),
     (Tag.CHECK, protocol.Check("order", [{"x": "1"}], True)),
     (Tag.CHECKED, protocol.Checked("order", [{"x": 1}], 2, "why not")),
-    (Tag.PROBLEM, protocol.ProblemInfo(["x"], "fingerprint", None)),
+    (Tag.PROBLEM, protocol.ProblemInfo(["x"], "fingerprint", None, ["remark"], ["x"])),
     (Tag.NO_PROBLEM, protocol.Refused("no problem")),
     (Tag.PROPOSED, protocol.Proposed(1, 2, [3], [Proposal(4, {"x": 1})], [5], True, 0.5)),
     (

@@ -197,6 +197,49 @@ def test_several_runs_are_compared(tmp_path):
     assert page.figures[0] == "comparison"
     assert [group["n"] for group in page.data["comparison"]["time"]["groups"]] == [2, 1]
     assert page.figures.count("trajectory") == 3
+    assert "of several runs of one kind the mean" in page.text
+
+
+def test_runs_that_are_compared_keep_their_names_and_end_where_they_did(tmp_path):
+    Writer(tmp_path / "e5").begin(joined(2, 0), placed(0, 2, 0), finished(0, 2, 0, 1, None))
+
+    page = page_of(run_of(tmp_path / "r1", 40), run_of(tmp_path / "k9", 8), tmp_path / "e5")
+
+    drawn = page.data["comparison"]["time"]
+    short = drawn["groups"][1]
+    assert [group["name"] for group in drawn["groups"]] == ["r1", "k9"]
+    assert drawn["grid"][short["last"]] == 6.5
+    assert short["mean"][short["last"] + 1 :] == [None] * (len(drawn["grid"]) - short["last"] - 1)
+    assert "standard deviation" not in page.text.partition("Kinds of runs")[0]
+    assert "No evaluation of e5 has succeeded." in page.text
+
+
+def test_axes_of_few_numbers_have_ticks_at_their_values(tmp_path):
+    events = [joined(2, 0)]
+    for i in range(30):
+        config = {"batch": [16, 32, 64][i % 3], "units": [8, 11, 20, 64, 100, 190, 400, 512][i % 8]}
+        events += [placed(i, 2, i, config), finished(i, 2, i, i + 1, config["batch"] + config["units"])]
+    Writer(tmp_path, hyperparameters=["batch", "units"], logarithmic=["units"]).begin(*events, ended(30))
+
+    (run,) = page_of(tmp_path).data["runs"]
+
+    ticks = {axis["name"]: [tick["text"] for tick in axis["ticks"]] for axis in run["parallel"]["axes"]}
+    panels = {panel["name"]: panel for panel in run["importance"]["dependence"]}
+    assert ticks == {"batch": ["16", "32", "64"], "units": ["8", "64", "512"]}
+    assert panels["batch"]["marks"] == [[16, "16"], [32, "32"], [64, "64"]]
+    assert (panels["units"]["marks"], panels["units"]["log"]) == (None, True)
+
+
+def test_a_resumed_run_took_the_time_of_its_launches(tmp_path):
+    writer = Writer(tmp_path / "a").begin(joined(2, 0), placed(0, 2, 0), finished(0, 2, 0, 5, 1.0), ended(8))
+    writer.begin(joined(2, 101), placed(1, 2, 101), finished(1, 2, 101, 103, 2.0), ended(104), head=header(T0 + 100))
+
+    content = report.page([load(tmp_path / "a"), load(run_of(tmp_path / "b", 20))])
+
+    row = next(line for line in content.splitlines() if '<a href="#run0">a</a></td>' in line)
+    assert "<b>0:00:12</b><span>of search" in content
+    assert "utilisation of evaluators in 2 launches" in content
+    assert '<td class="n" data-v="12.0">12</td>' in row
 
 
 def test_a_results_csv_has_a_report_too(path, tmp_path):

@@ -222,6 +222,8 @@ def test_launches_know_their_times(going):
     run = runs.opened(going.path)
 
     assert [(launch.began - T0, launch.ended - T0) for launch in run.launches] == [(0, 5), (100, 105)]
+    assert run.lengths() == [5, 5]
+    assert run.seconds == 10
 
 
 def test_a_trial_given_up_as_lost_is_counted(tmp_path):

@@ -86,6 +86,18 @@ def test_a_run_that_has_ended_says_why_and_leaves_nothing_to_wait_for(going):
     assert "done in about" not in said
 
 
+def test_a_resumed_run_ran_in_all_its_launches_and_its_rate_is_over_that_time(tmp_path):
+    writer = Writer(tmp_path / "ambs_1").begin(*STORY, ended(10))
+    writer.begin(joined(2, 101), placed(5, 2, 101), finished(5, 2, 101, 109, 1.0), ended(110), head=header(T0 + 100))
+    run = opened(tmp_path / "ambs_1")
+
+    said = "\n".join(drawn(run))
+
+    assert "ran for 0:00:20 in 2 launches" in said
+    assert "utilisation, over time in the last launch" in said
+    assert watch.Frame(run).rate() == 4 / 20
+
+
 @pytest.mark.parametrize("width", [20, 60, 80, 100, 250])
 @pytest.mark.parametrize("height", [6, 12, 24, 40, 70])
 def test_a_frame_fits_any_terminal(going, width, height):

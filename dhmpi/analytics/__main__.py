@@ -193,7 +193,9 @@ def _rows(console: Console, title: str, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
         columns = list(rows[0])
         names = [column.replace("_", " ") for column in columns]
-        print_table(console, title, names, [[_cell(row[column], 4) for column in columns] for row in rows])
+        known = {column for column in columns if any(row[column] is not None for row in rows)}
+        cells = [[text(row[column], 4) if column in known else "" for column in columns] for row in rows]
+        print_table(console, title, names, cells)
 
 
 # -- summary -----------------------------------------------------------------------------------------------------------
@@ -437,7 +439,7 @@ def _compare(options: argparse.Namespace) -> tuple[Any, Callable[[Console], None
     ]
     architectures = []
     for one, group in zip(content, groups):
-        if group.studies[0].has_architectures:
+        if group.succeeded and group.studies[0].has_architectures:
             one |= _architectures(group.studies)
             architectures.append(one)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from dhmpi.analytics.study import ARCH_SEQ
 from dhmpi.errors import OptionError
+from dhmpi.tables import text
 
 if TYPE_CHECKING:
     from dhmpi.analytics.study import Study
@@ -34,6 +35,10 @@ N_POINTS = 25
 N_SAMPLES = 200
 """Evaluations over which a partial dependence is a mean."""
 INACTIVE = "inactive"
+FEW = 6
+"""Values of a number up to which an axis has a mark for each."""
+APART = 0.08
+"""Part of an axis by which its marks are apart."""
 
 
 @dataclass
@@ -48,9 +53,11 @@ class Column:
     categories : list of str
         Empty for a number.
     log : bool
-        Whether it spans so many orders of magnitude that its logarithm is shown.
+        Whether its logarithm is shown: the problem says so, or it spans many orders of magnitude.
     least : float
         Below it was inactive.
+    whole : bool
+        Whether all its numbers are integers.
     """
 
     name: str
@@ -58,12 +65,41 @@ class Column:
     categories: list[str] = field(default_factory=list)
     log: bool = False
     least: float = 0.0
+    whole: bool = False
 
     @property
     def active(self) -> np.ndarray:
         """Return the values where it was active, sorted, without repetitions."""
         values = np.unique(self.values)
         return values[values >= self.least]
+
+    def places(self, values: np.ndarray) -> np.ndarray:
+        """Return where active values are on its axis, which goes from 0 to 1."""
+        scale = np.log if self.log else np.asarray
+        low, high = scale(self.active[0]), scale(self.active[-1])
+        return (scale(values) - low) / (high - low) if high > low else np.full(np.shape(values), 0.5)
+
+    @property
+    def few(self) -> bool:
+        """Whether it has so few values that its axis has a mark for each."""
+        return len(self.active) <= FEW
+
+    def marks(self) -> list[tuple[float, str]]:
+        """Return values of a number that its axis shows, in words: a few, or both ends and the middle.
+
+        Of few values those are left out that are too near to another.
+        """
+        values = self.active
+        if not self.few:
+            low, high = values[0], values[-1]
+            middle = np.sqrt(low * high) if self.log else (low + high) / 2
+            values = np.array([low, np.round(middle) if self.whole else middle, high])
+        kept = list(values[:1])
+        for value, place in zip(values[1:-1], self.places(values[1:-1])):
+            if min(place - self.places(kept[-1]), 1 - place) >= APART:
+                kept.append(value)
+        kept += list(values[1:][-1:])
+        return [(float(value), text(shown(self, value), 3)) for value in kept]
 
 
 @dataclass
@@ -118,7 +154,9 @@ def shown(column: Column, value: float) -> Any:
     """Return a value of a column as the hyperparameter has it."""
     if value < column.least:
         return INACTIVE
-    return column.categories[int(value)] if column.categories else float(value)
+    if column.categories:
+        return column.categories[int(value)]
+    return round(value) if column.whole else float(value)
 
 
 def columns_of(study: Study, chosen: Sequence[int], in_words: bool = False) -> list[Column]:
@@ -132,10 +170,11 @@ def columns_of(study: Study, chosen: Sequence[int], in_words: bool = False) -> l
         Whether decisions and options have their names, where the problem can be asked, instead of their numbers.
     """
     configs = [study.configs[i] for i in chosen]
+    logarithmic = study.run.logarithmic if study.run is not None else []
     columns = []
     for name in study.hyperparameters:
         if name != ARCH_SEQ:
-            columns.append(_column(name, [config.get(name) for config in configs]))
+            columns.append(_column(name, [config.get(name) for config in configs], name in logarithmic))
             continue
         length = max((len(config.get(name) or ()) for config in configs), default=0)
         if in_words and study.architecture_space is not None:
@@ -161,15 +200,16 @@ def _named(study: Study, configs: Sequence[Config]) -> list[Column]:
     return columns
 
 
-def _column(name: str, values: Sequence[Any]) -> Column:
+def _column(name: str, values: Sequence[Any], log: bool = False) -> Column:
     known = [value for value in values if value is not None]
     if known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
         numbers = np.array([np.nan if value is None else float(value) for value in values])
         least, most = np.nanmin(numbers), np.nanmax(numbers)
         skewed = np.nanmedian(numbers) < 0.1 * (least + most)
-        log = bool(least > 0 and (most / least >= 1000 or (most / least >= 100 and skewed)))
+        log = bool(least > 0 and (log or most / least >= 1000 or (most / least >= 100 and skewed)))
         below = least - 0.1 * (most - least or 1.0)
-        return Column(name, np.where(np.isnan(numbers), below, numbers), log=log, least=float(least))
+        whole = all(isinstance(value, int) for value in known)
+        return Column(name, np.where(np.isnan(numbers), below, numbers), log=log, least=float(least), whole=whole)
     categories = sorted({str(value) for value in known}, key=_natural)
     index = {category: i for i, category in enumerate(categories)}
     numbers = np.array([-1.0 if value is None else index[str(value)] for value in values])
@@ -247,6 +287,8 @@ def _dependence(forest: Any, background: np.ndarray, i: int, column: Column) -> 
         points = np.geomspace(values[0], values[-1], N_POINTS)
     else:
         points = np.linspace(values[0], values[-1], N_POINTS)
+    if column.whole:
+        points = np.unique(np.round(points))
     many = np.tile(background, (len(points), 1))
     many[:, i] = np.repeat(points, len(background))
     return points, forest.predict(many).reshape(len(points), -1).mean(axis=1)

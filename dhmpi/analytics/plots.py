@@ -15,7 +15,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from dhmpi.analytics.importance import INACTIVE, Column, Importance
 from dhmpi.analytics.trajectory import Group, floor, moving_average
@@ -308,32 +308,41 @@ def _of(updates: Sequence[dict[str, Any]], name: str) -> np.ndarray:
 
 
 def comparison(groups: Sequence[Group], by: str) -> Figure:
-    """Draw the mean of the best so far of each group of runs, with a band of one standard deviation."""
+    """Draw the best so far of each run, and of groups of several the mean, with a band of one standard deviation.
+
+    A line ends with the last evaluation, that of a mean with the last of all runs.
+    """
+    drawn = [group for group in groups if group.succeeded]
+    hopeless = [group.name for group in groups if not group.succeeded]
     figure = _figure(9, 5)
     axes = figure.subplots()
     unit, word = _unit(float(groups[0].grid[-1])) if by == "time" else (1.0, "evaluations")
-    for i, group in enumerate(groups):
+    for i, group in enumerate(drawn):
         colour = CYCLE[i % len(CYCLE)]
         x = group.grid / unit
         n = len(group.studies)
         label = f"{group.name}, {n} run{'s' * (n > 1)}"
         axes.plot(
-            x, group.mean, color=colour, linewidth=2, linestyle=("-", "--", ":")[i // len(CYCLE) % 3], label=label
-        )
+            x, group.mean, color=colour, linewidth=2, linestyle=("-", "--", ":")[i // len(CYCLE) % 3], label=label,
+            marker="o", markersize=4, markevery=[group.last],
+        )  # fmt: skip
         if n > 1:
             axes.fill_between(
                 x, group.mean - group.spread, group.mean + group.spread, color=colour, alpha=0.18, linewidth=0
             )
-            for values in group.values:
-                axes.plot(x, values, color=colour, linewidth=0.6, alpha=0.5)
-    values = np.concatenate([group.mean[~np.isnan(group.mean)] for group in groups])
-    if len(values):
-        _limits(axes, values)
+            for values, end in zip(group.values, group.ends):
+                until = group.grid <= end
+                axes.plot(x[until], values[until], color=colour, linewidth=0.6, alpha=0.5)
+    _limits(axes, np.concatenate([group.mean[~np.isnan(group.mean)] for group in drawn]))
     axes.set_xlim(left=0)
     axes.set_xlabel(f"{word} since the start" if by == "time" else word)
     axes.set_ylabel("best objective so far")
     axes.legend(loc="lower right", framealpha=0.9, fontsize=8)
-    axes.set_title("mean over runs, with one standard deviation", fontsize=10, loc="left")
+    title = "best so far of each run"
+    if any(len(group.studies) > 1 for group in drawn):
+        title = "best so far; of several runs the mean, with one standard deviation"
+    title += f"; no evaluation of {', '.join(hopeless)} has succeeded" * bool(hopeless)
+    axes.set_title(title, fontsize=10, loc="left", wrap=True)
     _tidy(axes)
     return figure
 
@@ -381,9 +390,12 @@ def _dependence(axes: Axes, column: Column, points: np.ndarray, values: np.ndarr
         )
         axes.set_xlim(-0.5, len(points) - 0.5)
     else:
-        axes.plot(points, values, color=BLUE, linewidth=1.8)
+        axes.plot(points, values, color=BLUE, linewidth=1.8, marker="o" if column.few else None)
         if column.log:
             axes.set_xscale("log")
+        if column.few:
+            axes.set_xticks(*zip(*column.marks()))
+            axes.xaxis.set_minor_locator(NullLocator())
         deciles = np.quantile(column.values[column.values >= column.least], np.linspace(0.1, 0.9, 9))
         axes.vlines(deciles, 0, 0.03, color=GREY, transform=axes.get_xaxis_transform(), linewidth=0.8)
     axes.set_title(column.name, fontsize=9)
@@ -434,11 +446,8 @@ def _colormap() -> Any:
 
 def _height(column: Column) -> np.ndarray:
     """Return where lines cross an axis: between 0 and 1, below where the hyperparameter was inactive."""
-    scale = np.log if column.log else np.asarray
     inactive = column.values < column.least
-    low, high = scale(column.active[0]), scale(column.active[-1])
-    values = scale(np.where(inactive, column.active[0], column.values))
-    height = np.where(inactive, BELOW, (values - low) / (high - low) if high > low else 0.5)
+    height = np.where(inactive, BELOW, column.places(np.where(inactive, column.active[0], column.values)))
     if column.categories:  # lines that would all run through one point are spread a little
         height = height + np.random.default_rng(0).uniform(-0.015, 0.015, len(height))
     return height
@@ -454,8 +463,13 @@ def _scale(axes: Axes, i: int, column: Column) -> None:
             height = (value - values[0]) / span if len(values) > 1 else 0.5
             axes.text(i + 0.04, height, column.categories[int(value)], fontsize=7, va="center", bbox=_BOX)
         return
-    for height, value in ((-0.035, column.active[0]), (1.035, column.active[-1])):
-        axes.text(i, height, f"{value:.3g}", fontsize=7, ha="center", va="center", bbox=_BOX)
+    numbers, labels = zip(*column.marks())
+    for height, label in zip(column.places(np.array(numbers)).round(6), labels):
+        beyond = {0.0: -0.035, 1.0: 1.035}.get(float(height))
+        if beyond is None:
+            axes.text(i + 0.04, height, label, fontsize=7, va="center", bbox=_BOX)
+        else:
+            axes.text(i, beyond, label, fontsize=7, ha="center", va="center", bbox=_BOX)
 
 
 _BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}

@@ -157,10 +157,12 @@ class Chart {
     const { x0, x1, y0, y1 } = this.inner;
     const { xFormat = short, yFormat = short, xLabel = "", yLabel = "" } = this.options;
     const scale = this.options.xUnit ?? 1;
-    for (const tick of ticks(this.domain[0] / scale, this.domain[1] / scale, 8)) {
-      const x = this.px(tick * scale);
+    const marks = this.options.xMarks?.filter(({ at }) => at >= this.domain[0] && at <= this.domain[1])
+      ?? ticks(this.domain[0] / scale, this.domain[1] / scale, 8).map((tick) => ({ at: tick * scale, text: xFormat(tick) }));
+    for (const { at, text } of marks) {
+      const x = this.px(at);
       node("svg:line", { x1: x, x2: x, y1: y0, y2: y0 + 4, class: "axis" }, this.svg);
-      node("svg:text", { x, y: y0 + 17, class: "tick", "text-anchor": "middle" }, this.svg, xFormat(tick));
+      node("svg:text", { x, y: y0 + 17, class: "tick", "text-anchor": "middle" }, this.svg, text);
     }
     for (const tick of ticks(...this.range, 5)) {
       const y = this.py(tick);
@@ -545,7 +547,7 @@ function drawDependence(place, { importance }) {
   const values = importance.dependence.flatMap(({ y }) => y);
   const room = 0.08 * (Math.max(...values) - Math.min(...values)) || 1;
   const yDomain = [Math.min(...values) - room, Math.max(...values) + room];
-  for (const { name, x, y, categories, log } of importance.dependence) {
+  for (const { name, x, y, categories, log, marks } of importance.dependence) {
     const panel = node("div", { class: "panel" }, grid);
     node("h4", {}, panel, name);
     if (categories) {
@@ -562,8 +564,11 @@ function drawDependence(place, { importance }) {
     const back = (at) => (log ? 10 ** at : at);
     const low = places[0];
     const high = places[places.length - 1];
+    const layers = [{ kind: "line", cls: "s0", x: places, y }];
+    if (marks) layers.push({ kind: "points", cls: "s0", x: places, y, size: 14 });
+    const xMarks = marks?.map(([value, text]) => ({ at: log ? Math.log10(value) : value, text }));
     new Chart(panel, {
-      height: 420, left: 130, bottom: 90, layers: [{ kind: "line", cls: "s0", x: places, y }], yDomain,
+      height: 420, left: 130, bottom: 90, layers, yDomain, xMarks,
       xDomain: [low, high > low ? high : low + 1], xLabel: "", yLabel: "",
       xFormat: (at) => (log && !Number.isInteger(at) ? "" : short(back(at), 3)),
       label: `Mean prediction over ${name}`,
@@ -666,14 +671,14 @@ function drawComparison(place, { comparison }) {
         for (const y of group.values) own.push({ kind: "line", cls: `${cls} thin`, x: grid, y });
       }
       const mean = { kind: "line", cls: `${cls} strong`, x: grid, y: group.mean, dash: ["", "7 4", "2 3"][Math.floor(i / 7) % 3] };
-      own.push(mean);
+      own.push(mean, { kind: "points", cls, x: [grid[group.last]], y: [group.mean[group.last]] });
       layers.push(...own);
       entries.push({ name: `${group.name} (${group.n} run${group.n > 1 ? "s" : ""})`, cls, mark: "stroke", layers: own });
     });
     const chart = new Chart(holder, {
       height: 380, layers, xUnit: unit.size, xDomain: [grid[0], Math.max(grid[grid.length - 1], grid[0] + 1e-9)], floor,
       xLabel: by === "time" ? `${unit.name} since the start` : "evaluations", yLabel: "best objective so far",
-      label: "Best objective so far of each kind of runs: mean, and one standard deviation.",
+      label: "Best objective so far of each run, and of several of one kind the mean and one standard deviation.",
       hover: (x) => {
         const i = Math.max(0, below(grid, x));
         return { x, lines: [`${short(x / unit.size, 4)} ${unit.name}`,

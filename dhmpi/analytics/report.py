@@ -264,7 +264,9 @@ class _Report:
         said = [f"Read from {study.path}."]
         if usage is not None and study.run is not None:
             run = study.run
-            tiles.append(_tile(f"{100 * usage.utilisation:.1f} %", f"utilisation of {usage.n_evaluators:,} evaluators"))
+            n_launches = len(run.launches)
+            whose = f"{usage.n_evaluators:,} evaluators" if n_launches == 1 else f"evaluators in {n_launches} launches"
+            tiles.append(_tile(f"{100 * usage.utilisation:.1f} %", f"utilisation of {whose}"))
             tiles.append(_tile(duration(usage.length) or "", "of search (h:mm:ss)"))
             why = f": {run.history.last_stop}" if run.history.last_stop else ""
             ranks = ", ".join(f"{n} {role}" for role, n in usage.n_ranks.items())
@@ -656,9 +658,13 @@ def _dependence(found: importance.Importance) -> list[dict[str, Any]]:
     panels = []
     for column, (points, values) in list(zip(found.columns, found.dependence))[:MOST_DEPENDENCES]:
         shown = [text(importance.shown(column, point)) for point in points] if column.categories else None
+        marks = column.marks() if column.few and not column.categories else None
         panels.append(
-            {"name": column.name, "x": _brief(points), "y": _brief(values), "categories": shown, "log": column.log}
-        )
+            {
+                "name": column.name, "x": _brief(points), "y": _brief(values), "categories": shown, "log": column.log,
+                "marks": marks,
+            }
+        )  # fmt: skip
     return panels
 
 
@@ -684,11 +690,8 @@ def _parallel(study: Study, found: importance.Importance) -> dict[str, Any]:
 
 def _height(column: importance.Column) -> np.ndarray:
     """Return where lines cross an axis: between 0 and 1, below where the hyperparameter was inactive."""
-    scale = np.log if column.log else np.asarray
     inactive = column.values < column.least
-    low, high = scale(column.active[0]), scale(column.active[-1])
-    values = scale(np.where(inactive, column.active[0], column.values))
-    height = np.where(inactive, INACTIVE_HEIGHT, (values - low) / (high - low) if high > low else 0.5)
+    height = np.where(inactive, INACTIVE_HEIGHT, column.places(np.where(inactive, column.active[0], column.values)))
     if column.categories:  # lines that would all run through one point are spread a little
         height = height + np.random.default_rng(0).uniform(-0.012, 0.012, len(height))
     return height
@@ -703,8 +706,8 @@ def _axis_ticks(column: importance.Column) -> list[dict[str, Any]]:
             words = text(column.categories[int(value)])
             marks.append(((value - active[0]) / span if span else 0.5, words if len(words) <= 24 else f"{words[:23]}…"))
     else:
-        middle = math.sqrt(active[0] * active[-1]) if column.log else (active[0] + active[-1]) / 2
-        marks += [(at, f"{value:.3g}") for at, value in ((0.0, active[0]), (0.5, middle), (1.0, active[-1]))]
+        values, labels = zip(*column.marks())
+        marks += zip(column.places(np.array(values)), labels)
     return [{"at": float(at), "text": words} for at, words in marks]
 
 
@@ -716,7 +719,7 @@ def _comparison(studies: Sequence[Study]) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = {}
     for by in trajectory.AXES:
-        groups = trajectory.compare(studies, by)
+        groups = [group for group in trajectory.compare(studies, by) if group.succeeded]
         means = np.concatenate([group.mean[~np.isnan(group.mean)] for group in groups])
         floor, _ = _floor(means)
         found[by] = {
@@ -724,9 +727,12 @@ def _comparison(studies: Sequence[Study]) -> dict[str, Any] | None:
             "floor": floor,
             "groups": [
                 {
-                    "name": group.name, "n": len(group.studies), "mean": _brief(group.mean, 7),
+                    "name": group.name, "n": len(group.studies), "mean": _brief(group.mean, 7), "last": group.last,
                     "low": _brief(group.mean - group.spread), "high": _brief(group.mean + group.spread),
-                    "values": [_brief(values) for values in group.values[:20]],
+                    "values": [
+                        _brief(np.where(group.grid <= end, values, np.nan))
+                        for values, end in zip(group.values[:20], group.ends)
+                    ],
                 }
                 for group in groups
             ],
@@ -748,16 +754,24 @@ def _comparison_html(studies: Sequence[Study]) -> str:
                 float(study.objective[best[0]]) if best else None,
                 None if usage is None else usage.n_evaluators,
                 None if usage is None else round(100 * usage.utilisation, 2),
-                float(study.seconds.max(initial=0.0)),
+                float(study.seconds.max(initial=0.0)) if usage is None else usage.length,
                 importance.n_architectures(study) if study.has_architectures else None,
             ]
         )
     names = ("run", "search", "evaluations", "failed", "best", "evaluators", "% utilised", "seconds", "architectures")
-    kinds = trajectory.table(trajectory.compare(studies))
+    groups = trajectory.compare(studies)
+    kinds = trajectory.table(groups)
+    caption = "The best objective so far of each run, until its last evaluation."
+    if any(len(group.studies) > 1 for group in groups):
+        caption = (
+            "The best objective so far, until the last evaluation; of several runs of one kind the mean, with a band "
+            "of one standard deviation. Of one kind are runs whose names differ in a number at the end."
+        )
+    hopeless = [group.name for group in groups if not group.succeeded]
+    caption += f" No evaluation of {', '.join(hopeless)} has succeeded." * bool(hopeless)
     parts = [
         '<section id="comparison"><h2>Comparison</h2>',
-        _figure("comparison", "Mean over runs of one kind, with a band of one standard deviation; of one kind are "
-                "runs whose names differ in a number at the end."),
+        _figure("comparison", caption),
         _table("Kinds of runs; reached: seconds until the mean was as good as the worst kind's at the end",
                list(kinds[0]), [list(row.values()) for row in kinds]),
         _table("Runs", names, rows),

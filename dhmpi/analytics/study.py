@@ -290,10 +290,10 @@ def search_time(run: Run, times: np.ndarray) -> np.ndarray:
     if not launches:
         return times * 0.0
     begins = np.array([launch.began for launch in launches])
-    lengths = [max(0.0, (launch.ended or run.now) - launch.began) for launch in launches]
+    lengths = np.array(run.lengths())
     before = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
     which = np.clip(np.searchsorted(begins, times, side="right") - 1, 0, None)
-    return np.maximum(0.0, np.minimum(times - begins[which], np.array(lengths)[which]) + before[which])
+    return np.maximum(0.0, np.minimum(times - begins[which], lengths[which]) + before[which])
 
 
 def _carried(ends: np.ndarray, first: float) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 WINDOW = 100
 N_GRID = 400
 AXES = ("time", "evaluations")
-_SUFFIX = re.compile(r"[_.-]?(?:[0-9a-f]{8}|seed\d+|s?\d+)$")
+_SUFFIX = re.compile(r"(?:(?<=.)[_.-]|(?<=\D))(?:[0-9a-f]{8}|seed\d+|s?\d+)$")
 
 
 def moving_average(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
@@ -62,7 +63,7 @@ def floor(values: np.ndarray) -> float | None:
 
 @dataclass
 class Group:
-    """Runs of one kind, for example with different seeds.
+    """Runs of one kind, for example with different seeds; or a single run, also one without any success.
 
     Attributes
     ----------
@@ -71,13 +72,26 @@ class Group:
     grid : ndarray of shape (n,)
         Seconds, or numbers of evaluations.
     values : ndarray of shape (n_studies, n)
-        Best objective so far of each; NaN before the first.
+        Best objective so far of each; NaN before the first, and after the last evaluation of all of them.
+    ends : ndarray of shape (n_studies,)
+        Where on the grid the last evaluation of each is.
     """
 
     name: str
     studies: list[Study]
     grid: np.ndarray
     values: np.ndarray
+    ends: np.ndarray
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there is an objective; if there is, every one of the runs has one."""
+        return bool(self.studies[0].succeeded.any())
+
+    @property
+    def last(self) -> int:
+        """The index on the grid of the last evaluation of all runs."""
+        return int(np.searchsorted(self.grid, self.ends.max()))
 
     @property
     def mean(self) -> np.ndarray:
@@ -94,7 +108,8 @@ class Group:
 def compare(studies: Sequence[Study], by: str = "time") -> list[Group]:
     """Return the runs in groups of one kind, each on a grid that all groups share.
 
-    Runs are of one kind whose names differ in a number, or in eight hexadecimal digits, at the end.
+    Runs are of one kind whose names differ in a number, or in eight hexadecimal digits, at the end.  A run that is the
+    only one of its kind keeps its name.  One without any success is by itself, so that a mean is over all of a group.
 
     Parameters
     ----------
@@ -109,14 +124,28 @@ def compare(studies: Sequence[Study], by: str = "time") -> list[Group]:
     given = [study for study in studies if study.succeeded.any()]
     if not given:
         raise OptionError("there is nothing to compare: no run has an objective yet")
-    last = max(_axis(study, by)[-1] for study in given)
-    grid = np.linspace(0.0, last, N_GRID) if by == "time" else np.unique(np.linspace(1, last, N_GRID).round())
-    groups: dict[str, list[Study]] = {}
-    for study in given:
-        groups.setdefault(kind(study), []).append(study)
+    last = max(_end(study, by) for study in given)
+    even = np.linspace(0.0, last, N_GRID) if by == "time" else np.linspace(1, last, N_GRID).round()
+    firsts = [_axis(study, by)[study.succeeded][0] for study in given]
+    grid = np.unique([*even, *firsts, *(_end(study, by) for study in given)])
+    kinds: dict[str | int, list[Study]] = {}
+    for i, study in enumerate(studies):
+        kinds.setdefault(kind(study) if study.succeeded.any() else i, []).append(study)
+    groups = []
+    for name, members in zip(_names(kinds), kinds.values()):
+        ends = np.array([_end(study, by) for study in members])
+        values = np.array([_at(study, by, grid) for study in members])
+        groups.append(Group(name, members, grid, np.where(grid <= ends.max(), values, np.nan), ends))
+    return groups
+
+
+def _names(kinds: Mapping[str | int, Sequence[Study]]) -> list[str]:
+    """Return names of groups: of a single run its own, or its path where another has that name."""
+    names = [str(name) if len(members) > 1 else members[0].name for name, members in kinds.items()]
+    counts = Counter(names)
     return [
-        Group(name, members, grid, np.array([_at(study, by, grid) for study in members]))
-        for name, members in groups.items()
+        str(members[0].path) if len(members) == 1 and counts[name] > 1 else name
+        for name, members in zip(names, kinds.values())
     ]
 
 
@@ -131,18 +160,27 @@ def _axis(study: Study, by: str) -> np.ndarray:
     return study.seconds if by == "time" else np.arange(1.0, len(study) + 1)
 
 
+def _end(study: Study, by: str) -> float:
+    return float(_axis(study, by).max(initial=0.0))
+
+
 def _at(study: Study, by: str, grid: np.ndarray) -> np.ndarray:
     """Return the best objective so far at the points of a grid; a run that has ended keeps its last."""
+    if not len(study):
+        return np.full(len(grid), np.nan)
     which = np.searchsorted(np.maximum.accumulate(_axis(study, by)), grid, side="right") - 1
     return np.where(which >= 0, study.best_so_far[np.maximum(which, 0)], np.nan)
 
 
 def table(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return a row for each group: its last mean and spread, and when it was as good as the worst group is at last."""
-    finals = [group.values[:, -1] for group in groups]
-    level = min(float(np.nanmean(final)) for final in finals)
+    """Return a row for each group: its last mean and spread, and when it was as good as the worst group is at last.
+
+    What a group without any success lacks is None.
+    """
+    level = min(group.mean[group.last] for group in groups if group.succeeded)
     rows = []
-    for group, final in zip(groups, finals):
+    for group in groups:
+        finals = [float(study.best_so_far[-1]) for study in group.studies if group.succeeded]
         reached = np.flatnonzero(group.mean >= level)
         rows.append(
             {
@@ -150,9 +188,9 @@ def table(groups: Sequence[Group]) -> list[dict[str, Any]]:
                 "n": len(group.studies),
                 "evaluations": sum(len(study) for study in group.studies),
                 "failed": sum(int((~study.succeeded).sum()) for study in group.studies),
-                "best": float(np.nanmax(final)),
-                "mean": float(np.nanmean(final)),
-                "std": float(np.nanstd(final, ddof=1)) if len(final) > 1 else None,
+                "best": max(finals, default=None),
+                "mean": float(np.mean(finals)) if finals else None,
+                "std": float(np.std(finals, ddof=1)) if len(finals) > 1 else None,
                 "reached": float(group.grid[reached[0]]) if len(reached) else None,
             }
         )

@@ -100,8 +100,10 @@ class Usage:
         """Return the account in a sentence."""
         if not self.total:
             return "No evaluator has had any time yet."
-        whose = "the evaluator's" if self.n_evaluators == 1 else f"{self.n_evaluators} evaluators'"
-        said = f"{100 * self.share(Activity.EVALUATING):.1f} % of {whose} time went into evaluations"
+        whose = "the evaluator's time" if self.n_evaluators == 1 else f"{self.n_evaluators} evaluators' time"
+        if self.boundaries:  # one launch may have had more of them than another
+            whose = f"evaluators' time in {len(self.boundaries) + 1} launches"
+        said = f"{100 * self.share(Activity.EVALUATING):.1f} % of {whose} went into evaluations"
         losses = self.losses()
         if not losses:
             return f"{said}."
@@ -175,12 +177,11 @@ def measure(run: Run) -> Usage:
     seconds, _, kept = run.timeline.account(run.now, run.live)
     table = np.frombuffer(bytes(kept), dtype=np.dtype(list(zip(Segment._fields, _TYPES))))
     launch, rank, activity, begin, end, trial, open_ = (np.ascontiguousarray(table[name]) for name in Segment._fields)
-    began = [(one.began, one.ended) for one in run.launches]
     return Usage(
         seconds={activity.word: seconds[activity] for activity in Activity},
         n_evaluators=len(run.workers),
         n_ranks=_roles(run),
-        length=float(search_time(run, np.array([run.now]))[0]) if began else 0.0,
+        length=run.seconds,
         launch=launch,
         rank=rank,
         activity=activity,

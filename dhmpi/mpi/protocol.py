@@ -212,6 +212,8 @@ class ProblemInfo(NamedTuple):
     """Number of distinct configurations, None if infinite."""
     remarks: Sequence[str] = ()
     """What people should know, in sentences."""
+    logarithmic: Sequence[str] = ()
+    """Hyperparameters that are ranges on a logarithmic scale."""
 
 
 class News(NamedTuple):

@@ -133,6 +133,7 @@ class Founding:
                 "function": options.run,
                 "fingerprint": info.fingerprint,
                 "hyperparameters": list(info.hyperparameters),
+                "logarithmic": list(info.logarithmic),
                 "run_source": source,
                 "home": str(Path.cwd()),
                 "seed": self.seed,

@@ -182,7 +182,11 @@ class Searcher(Role):
         elif "ready" in answer:
             info = answer["ready"]
             self._info = protocol.ProblemInfo(
-                info["hyperparameters"], info["fingerprint"], info["size"], info.get("remarks", ())
+                info["hyperparameters"],
+                info["fingerprint"],
+                info["size"],
+                info.get("remarks", ()),
+                info["logarithmic"],
             )
             self._post.send(self._post.lowest, Tag.PROBLEM, self._info)
         elif "checked" in answer:

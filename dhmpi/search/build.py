@@ -81,6 +81,7 @@ def build(spec: Mapping[str, Any]) -> tuple[Search, dict[str, Any]]:
     screening = spec.get("screening")
     info = {
         "hyperparameters": list(problem.columns),
+        "logarithmic": problem.logarithmic,
         "size": None if math.isinf(inner.size) else int(inner.size),
         "fingerprint": problem.fingerprint(),
         "fits": inner.fits,
@@ -122,6 +123,7 @@ def _reinforcement(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search,
     search.resolve = problem.resolve_point
     info = {
         "hyperparameters": list(problem.columns),
+        "logarithmic": problem.logarithmic,
         "size": search.size,
         "fingerprint": problem.fingerprint(),
         "fits": search.fits,
@@ -136,6 +138,7 @@ def _listed(problem: HpProblem, spec: Mapping[str, Any]) -> tuple[Search, dict[s
     entries = dict.fromkeys(name for config in spec["options"]["configs"] for name in config)
     info = {
         "hyperparameters": list(dict.fromkeys([*problem.columns, *entries])),
+        "logarithmic": problem.logarithmic,
         "size": len(spec["options"]["configs"]),
         "fingerprint": problem.fingerprint(),
         "fits": search.fits,
