@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.quality.players import SEARCHERS, Setting
-from benchmarks.quality.problems import MAKERS, WITHOUT_NOISE, problem
+from benchmarks.quality.problems import KINDS, MAKERS, WITHOUT_NOISE, problem
 from benchmarks.quality.score import FRACTIONS, Figures, Result, best_known, figures, read
 
 RESULTS = Path(__file__).with_name("results")
@@ -237,6 +237,7 @@ def main(arguments: Sequence[str]) -> int:
             "--setting", type=setting, nargs="+", default=list(map(setting, SETTINGS)), metavar="EVALUATORSxEVALUATIONS"
         )
         command.add_argument("--problem", nargs="+", choices=known, metavar="NAME", help=", ".join(known))
+        command.add_argument("--kind", choices=KINDS, help="problems of one kind only")
         command.add_argument("--search", type=searcher, nargs="+", metavar="NAME", help=", ".join(SEARCHERS))
         if function is run:
             command.add_argument("--seeds", type=int, default=10, metavar="N")
@@ -249,6 +250,8 @@ def main(arguments: Sequence[str]) -> int:
         if function is plot:
             command.add_argument("--plot-file", type=Path, default=Path("quality.svg"), metavar="FILE")
     options = parser.parse_args(arguments)
+    if getattr(options, "kind", None):
+        options.problem = KINDS[options.kind]
     options.function(options)
     return 0
 

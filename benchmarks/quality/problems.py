@@ -467,7 +467,7 @@ TABLES = (
 )
 """Bench, data set, unseen."""
 
-_MADE_UP = {
+_FUNCTIONS = {
     problem.name: problem
     for problem in (
         classic(ackley, 10),
@@ -484,17 +484,24 @@ _MADE_UP = {
         classic(ackley, 40, unseen=True),
         hartmann(0.1),
         methods(),
-        svm(),
-        gradient_descent(),
-        kernel_ridge(unseen=True),
-        tree(unseen=True),
     )
+}
+_TUNING = {
+    problem.name: problem for problem in (svm(), gradient_descent(), kernel_ridge(unseen=True), tree(unseen=True))
 }
 
 MAKERS: dict[str, Callable[[], Problem]] = {
-    **{name: partial(_MADE_UP.__getitem__, name) for name in _MADE_UP},
+    **{name: partial(_FUNCTIONS.__getitem__, name) for name in _FUNCTIONS},
+    **{name: partial(_TUNING.__getitem__, name) for name in _TUNING},
     **{f"{bench}-{dataset}": partial(table, bench, dataset, unseen) for bench, dataset, unseen in TABLES},
 }
+
+KINDS = {
+    "functions": list(_FUNCTIONS),
+    "tuning": list(_TUNING),
+    "tables": [f"{bench}-{dataset}" for bench, dataset, _ in TABLES],
+}
+"""Names of problems by what they are."""
 
 WITHOUT_NOISE: dict[str, Callable[[], Problem]] = {
     f"{bench}-{dataset}-means": partial(table, bench, dataset, means=True) for bench, dataset, _ in TABLES
