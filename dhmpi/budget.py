@@ -106,8 +106,8 @@ class Budget:
     @property
     def failing(self) -> bool:
         """Whether the search should stop, or has stopped, because of its failures."""
-        limit = self.limits.max_failures
-        return self.n_failed >= limit if limit is not None else self.n_done == 0 and self.n_failed >= FIRST_FAILURES
+        limit, few = self.limits.max_failures, min(FIRST_FAILURES, self.limits.max_evals)
+        return (limit is not None and self.n_failed >= limit) or (self.n_done == 0 and self.n_failed >= few)
 
     def commonest_reason(self) -> str:
         """Return the reason most failed trials share, and their number."""

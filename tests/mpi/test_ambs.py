@@ -267,6 +267,21 @@ def test_ends_when_every_evaluation_fails(run, tmp_path):
     assert "no data here" in ended.out
 
 
+@either
+def test_a_search_none_of_whose_evaluations_succeeds_has_failed(run, tmp_path):
+    module = tmp_path / "fails.py"
+    module.write_text(
+        "from dhmpi.problem import HpProblem\nProblem = HpProblem()\nProblem.add_hyperparameter((0.0, 1.0), 'x')\n"
+        "def run(config):\n    raise ValueError('no data here')\n"
+    )
+
+    ended = run(0, "ambs", "--problem", module, "--run", module, "--max-evals", 4, "--log-dir", tmp_path / "run")
+
+    assert ended.code == 1
+    assert "all 4 evaluations are finished" in ended.out
+    assert "No evaluation has succeeded." in ended.out
+
+
 def test_a_bug_in_any_rank_ends_the_job_with_one_report(run, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
