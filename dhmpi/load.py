@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from dhmpi import external
 from dhmpi.errors import ProblemError
+from dhmpi.names import in_file
 
 if TYPE_CHECKING:
     from dhmpi.problem import HpProblem
 
-_PATH = re.compile(r"(?P<path>.*\.py)(:(?P<attribute>[\w.]+))?")
 _ABSENT = object()
 
 
@@ -109,11 +109,11 @@ def takes_comm(run: Callable[..., Any]) -> bool:
 
 
 def _find(name: str, default: str) -> Any:
-    match = _PATH.fullmatch(name)
+    place = in_file(name)
     _make_importable(Path.cwd())
-    if match is not None:
-        module = _load_file(name, Path(match["path"]))
-        return _attribute(name, module, (match["attribute"] or default).split("."))
+    if place is not None:
+        path, attribute = place
+        return _attribute(name, _load_file(name, Path(path)), (attribute or default).split("."))
     if not all(part.isidentifier() for part in name.split(".")):
         hint = "; a path must end in .py" if "/" in name else ""
         raise ProblemError(f"{name!r} is neither a dotted name (package.module.{default}) nor a .py file{hint}")

@@ -18,6 +18,7 @@ from typing import Any
 from dhmpi import external, journal, platform
 from dhmpi.errors import RunDirectoryError
 from dhmpi.mpi.environment import job_id
+from dhmpi.names import in_file
 from dhmpi.results import write_json
 
 LOCK_RENEWED = 10.0
@@ -287,31 +288,29 @@ def same_object(name: str, home: str | None, other: str, other_home: str) -> boo
 
     The same name means the same in two directories: a project may have moved.
     """
-    if name == other or home is None or not (_in_file(name) and _in_file(other)):
+    if name == other or home is None or not (_file_of(name) and _file_of(other)):
         return name == other
     return os.path.realpath(Path(home, name)) == os.path.realpath(Path(other_home, other))
 
 
-def _in_file(name: str) -> bool:
-    return ".py" in name and not external.is_external(name)
+def _file_of(name: str) -> str | None:
+    """Return the file that a name means, None if it is a dotted one or a command."""
+    place = None if external.is_external(name) else in_file(name)
+    return None if place is None else place[0]
 
 
 def _found(name: str, home: str | None) -> str:
     """Return the name of an object in a file such that it is found here; `home` is where it was given."""
-    if home is None or not _in_file(name):
-        return name
-    file, there = Path(name[: name.index(".py") + 3]), Path(home, name)
-    return name if file.exists() else str(there)
+    file = _file_of(name)
+    return name if home is None or file is None or Path(file).exists() else str(Path(home, name))
 
 
 def source_digest(name: str) -> str | None:
     """Return a digest of the file that defines a run function, found without importing it; None if there is none."""
     if external.is_external(name):
         return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
-    if ".py" in name:
-        origin: str | None = name[: name.index(".py") + 3]
-    else:
-        origin, locations = None, None
+    origin, locations = _file_of(name), None
+    if origin is None:
         for part in name.split("."):
             spec = PathFinder.find_spec(part, locations) if locations else find_spec(part)
             if spec is None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dhmpi.errors import DhmpiError
+from dhmpi.names import in_file
 
 VARIABLE = "DHMPI_STAGED"
 """Environment variable of evaluations: original paths and their copies, as JSON."""
@@ -140,7 +141,7 @@ def moved(path: str, paths: Mapping[str, str]) -> str:
 
 def moved_name(name: str, paths: Mapping[str, str]) -> str:
     """Return a name of a problem or a run function so that a file is found in the copy that it has."""
-    if ".py" not in name:
+    if in_file(name) is None:
         return name  # it is dotted: where modules are looked for has moved
     original = os.path.abspath(name)  # noqa: PTH100  without ..
     copy = moved(original, paths)

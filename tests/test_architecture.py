@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dhmpi"
 LAYERS = (
     (
         "errors",
+        "names",
         "trials",
         "frames",
         "platform",

@@ -12,7 +12,7 @@ import pytest
 
 from dhmpi import journal, platform
 from dhmpi.errors import RunDirectoryError
-from dhmpi.rundirectory import default_path, prepare
+from dhmpi.rundirectory import default_path, described, prepare, same_object
 
 
 def record(directory):
@@ -158,3 +158,33 @@ def test_default_paths_differ():
 
     assert path.parent.as_posix() == "dhmpi-runs/TEST"
     assert path != default_path("TEST", "test")
+
+
+def test_names_are_found_from_another_directory_but_dotted_ones_and_commands_are_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "home"
+    for problem, found in (
+        ("study.py:small", f"{home}/study.py:small"),
+        ("/elsewhere/study.py", "/elsewhere/study.py"),
+        ("models.pytorch.Problem", "models.pytorch.Problem"),
+    ):
+        content = {"problem": problem, "function": "cmd:python train.py", "home": str(home)}
+        (tmp_path / "run.json").write_text(json.dumps(content))
+
+        read = described(tmp_path, "problem")
+
+        assert (read["problem"], read["function"]) == (found, "cmd:python train.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "same"),
+    [
+        ("study.py", "/here/study.py", True),
+        ("study.py:a", "/here/study.py:b", False),
+        ("../here/study.py", "study.py", True),
+        ("models.pytorch.run", "models.pytorch.run", True),
+        ("models.pytorch.run", "/here/models.pytorch.run", False),
+    ],
+)
+def test_a_file_is_the_same_by_another_path(name, other, same):
+    assert same_object(name, "/here", other, "/here") is same

@@ -161,7 +161,6 @@ class Master(Role):
             self._heir and history.headers and history.headers[-1].get("token") == self._world.launch.token
         )
         self._founding = Founding(self._directory, history, self._options, self._prog, self._world.launch.token)
-        self._seed = self._founding.seed
         self._steering = Steering(
             Inbox(self._directory.path),
             self._dispatcher,
@@ -227,7 +226,7 @@ class Master(Role):
     def _set_up(self, rank: int) -> None:
         """Have a rank evaluate."""
         directory = self._directory
-        setup = protocol.Setup(directory.run_id, str(directory.path), self._seed, not directory.fresh)
+        setup = protocol.Setup(directory.run_id, str(directory.path), self._founding.seed, not directory.fresh)
         self._world.post.send(rank, Tag.SETUP, setup)
 
     def _begin_search(self) -> None:
@@ -246,7 +245,7 @@ class Master(Role):
         spec = {
             **self._search,
             "problem": self._options.problem,
-            "seed": self._seed,
+            "seed": self._founding.seed,
             "n_evaluators": self._world.layout.n_evaluators,
             "max_evals": self._options.max_evals,
             "checkpoint": str(self._directory.path / "checkpoint" / f"{self._search['search']}.npz"),
@@ -284,7 +283,9 @@ class Master(Role):
                 self._say(remark)
             self._record(info.hyperparameters, now)
             size = "infinitely many" if info.size is None else info.size
-            log.info("%d hyperparameters, %s configurations, seed %d", len(info.hyperparameters), size, self._seed)
+            log.info(
+                "%d hyperparameters, %s configurations, seed %d", len(info.hyperparameters), size, self._founding.seed
+            )
             self._startup.problem = now - self._attendance.began
             self._attendance.began = now
             self._progress.say(f"{self._world.layout.describe()}; run directory {self._directory.path}")
@@ -511,7 +512,7 @@ class Master(Role):
         for event in events:
             if event["e"] != "placed" or self._n_killed >= chaos.max_rank_kills:
                 continue
-            key = (self._seed, event["trial"], event["attempt"])
+            key = (self._founding.seed, event["trial"], event["attempt"])
             living = [rank for rank in range(world.size) if rank not in world.post.dead]
             if not chaos.kills(*key) or len(living) == 1:
                 continue
